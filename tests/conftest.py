@@ -1,0 +1,20 @@
+"""Shared test set-up: shape checks of annotations at run time, and the folder of reference data where it exists."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Every jaxtyping annotation of the package is enforced while the tests run.
+install_import_hook("densescan", "beartype.beartype").install()
+
+SHARED = Path(os.environ.get("DENSESCAN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with reference arrays and real scans; the test is skipped where it is absent."""
+    if not (SHARED / "reference").is_dir():
+        pytest.skip(f"needs the reference data folder, looked in {SHARED}")
+    return SHARED
