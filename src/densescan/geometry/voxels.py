@@ -1,0 +1,43 @@
+"""Voxel thinning: at most one point in each cell of a regular grid."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from densescan.errors import InputError
+
+_BITS = 21
+"""Bits of each axis in a packed voxel key: three times 21 fit an int64."""
+
+_HALF = 1 << (_BITS - 1)
+
+
+def voxel_keys(points: Float[np.ndarray, "N 3"], voxel_size: float) -> Int[np.ndarray, " N"]:
+    """Pack the voxel coordinates floor(p / voxel_size) of each point into one int64, x in the highest bits.
+
+    Args: points: coordinates [m], any frame. voxel_size: edge length of a voxel [m].
+    Raises: InputError: a voxel size that is not positive, or a point that is not finite or lies more than 2^20 voxels
+        from the origin.
+    """
+    if not voxel_size > 0:
+        raise InputError(f"expected a voxel size above 0 m, got {voxel_size}: give the edge length in metres")
+    if len(points) == 0:
+        return np.zeros(0, dtype=np.int64)
+    scaled = np.floor(points.astype(np.float64) / voxel_size)
+    if not np.abs(scaled).max() < _HALF:
+        raise InputError(
+            f"expected finite points within {_HALF * voxel_size:g} m of the origin, "
+            f"got a largest coordinate of {np.abs(points).max()} m: move the cloud to a local frame"
+        )
+    cells = scaled.astype(np.int64) + _HALF
+    return (cells[:, 0] << 2 * _BITS) | (cells[:, 1] << _BITS) | cells[:, 2]
+
+
+def voxel_downsample(points: Float[np.ndarray, "N 3"], voxel_size: float) -> Int[np.ndarray, " V"]:
+    """Indices of the first point of each occupied voxel, in the order of the points.
+
+    Args: points: coordinates [m], any frame. voxel_size: edge length of a voxel [m].
+    Raises: InputError: see `voxel_keys`.
+    Deviation: the released code keeps an arbitrary point of each voxel; the first one makes the result repeatable.
+    """
+    _, first = np.unique(voxel_keys(points, voxel_size), return_index=True)
+    return np.sort(first)
