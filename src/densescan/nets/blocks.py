@@ -1,0 +1,84 @@
+"""Building blocks of the sparse U-Net: convolution, deconvolution and residual blocks."""
+
+from typing import Literal
+
+from torch import nn
+
+from densescan.sparse.modules import (
+    BatchNorm,
+    LayerNorm,
+    PointwiseConv,
+    ReLU,
+    StridedConv,
+    SubmanifoldConv,
+    TransposedConv,
+)
+from densescan.sparse.tensor import SparseTensor, Voxels
+
+Norm = Literal["batch", "layer"]
+
+
+def make_norm(norm: Norm, channels: int) -> nn.Module:
+    """Batch norm as released, or a norm over the channels of each voxel that sees no batch."""
+    return BatchNorm(channels) if norm == "batch" else LayerNorm(channels)
+
+
+def make_stem(in_channels: int, channels: int, norm: Norm) -> nn.Sequential:
+    """Two 3x3x3 convolutions at full resolution."""
+    return nn.Sequential(
+        SubmanifoldConv(in_channels, channels),
+        make_norm(norm, channels),
+        ReLU(),
+        SubmanifoldConv(channels, channels),
+        make_norm(norm, channels),
+        ReLU(),
+    )
+
+
+class DownBlock(nn.Module):
+    """Strided convolution onto the next coarser level, norm, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.net = nn.Sequential(StridedConv(in_channels, out_channels), make_norm(norm, out_channels), ReLU())
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        out: SparseTensor = self.net(x)
+        return out
+
+
+class UpBlock(nn.Module):
+    """Transposed convolution onto a finer level, norm, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.net = nn.Sequential(TransposedConv(in_channels, out_channels), make_norm(norm, out_channels), ReLU())
+
+    def forward(self, x: SparseTensor, finer: Voxels) -> SparseTensor:
+        conv, norm, relu = self.net
+        out: SparseTensor = relu(norm(conv(x, finer)))
+        return out
+
+
+class ResidualBlock(nn.Module):
+    """ReLU(conv-norm-ReLU-conv-norm(x) + shortcut(x)); the shortcut is a 1x1x1 convolution where widths differ."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            SubmanifoldConv(in_channels, out_channels),
+            make_norm(norm, out_channels),
+            ReLU(),
+            SubmanifoldConv(out_channels, out_channels),
+            make_norm(norm, out_channels),
+        )
+        self.downsample = (
+            nn.Sequential()
+            if in_channels == out_channels
+            else nn.Sequential(PointwiseConv(in_channels, out_channels), make_norm(norm, out_channels))
+        )
+        self.relu = ReLU()
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        out: SparseTensor = self.relu(x.with_feats(self.net(x).feats + self.downsample(x).feats))
+        return out

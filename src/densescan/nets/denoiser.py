@@ -1,0 +1,113 @@
+"""The denoiser: predicts the noise of every point of a noisy scene, given a scan."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from densescan.diffusion.guidance import guide
+from densescan.nets.encoder import Condition
+from densescan.nets.matching import nearest_voxel
+from densescan.nets.minkunet import NetConfig, UNet, VoxelisedPoints, embed_points
+from densescan.sparse.functional import gather
+from densescan.sparse.tensor import SparseTensor, Voxels
+
+PLACES = ("stage1", "stage2", "stage3", "stage4", "up1", "up2", "up3", "up4")  # where the condition scales features
+NARROW_PLACES = ("up3", "up4")  # where the released MLPs are as wide inside as the features they scale
+TIME_BEFORE_LATENT = "up1"  # the released network concatenates (time, latent) here and (latent, time) elsewhere
+
+
+def timestep_embedding(t: Int[Tensor, " B"], dim: int) -> Float[Tensor, "B D"]:
+    """Sines then cosines of t at dim / 2 frequencies from 1 down to 1 / 10,000."""
+    half = dim // 2
+    freqs = torch.exp(torch.arange(half, device=t.device) * (-math.log(10_000) / (half - 1)))
+    angles = t.float()[:, None] * freqs
+    return torch.cat((angles.sin(), angles.cos()), dim=1)
+
+
+def _mlp(c_in: int, c_hidden: int, c_out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(c_in, c_hidden), nn.LeakyReLU(0.1), nn.Linear(c_hidden, c_out))
+
+
+@dataclass
+class NoisyScene:
+    """What both guidance branches share: voxels, kernel maps, and the stem's features, which see no condition."""
+
+    points: VoxelisedPoints
+    stem: SparseTensor
+
+
+@dataclass
+class _Matches:
+    """Rows of the nearest condition voxel for each level, computed once per level."""
+
+    condition: Condition
+    by_level: dict[Voxels, Tensor] = field(default_factory=dict)
+
+    def rows(self, voxels: Voxels) -> Int[Tensor, " V"]:
+        if voxels not in self.by_level:
+            self.by_level[voxels] = nearest_voxel(voxels, self.condition.voxels)
+        return self.by_level[voxels]
+
+
+class Denoiser(UNet):
+    """Sparse U-Net whose features are scaled, at eight places, by an MLP of the nearest condition voxel and the time.
+
+    The MLPs see only (condition voxel, t): they run once per condition voxel, a few thousand, and their results are
+    gathered, instead of once per scene voxel. Source: the released network. Deviation: with several clouds in a batch
+    each voxel gets the time of its own cloud, which is what the release intends.
+    """
+
+    def __init__(self, config: NetConfig) -> None:
+        super().__init__(config, out_channels=3)
+        c = config.channels
+        d_cond, d_time = c[4], c[8]
+        for place, c_out in zip(PLACES, c[:8], strict=True):
+            self.add_module(f"latent_{place}", _mlp(d_cond, d_cond, d_cond))
+            d_hidden = c_out if place in NARROW_PLACES else d_cond
+            self.add_module(f"latemp_{place}", _mlp(2 * d_cond, d_hidden, c_out))
+            self.add_module(f"{place}_temp", _mlp(d_time, d_time, d_cond))
+
+    def forward(
+        self, x_t: Float[Tensor, "B M 3"], t: Int[Tensor, " B"], cond: Condition
+    ) -> Float[Tensor, "B M 3"]:
+        """eps_hat: the predicted noise of each point, in standard deviations.
+
+        x_t: noisy points [m], sensor frame. t: step in [0, T) of each cloud. cond: the encoded scans.
+        """
+        return self.predict(self.embed(x_t), t, cond)
+
+    def guided(
+        self, x_t: Float[Tensor, "B M 3"], t: Int[Tensor, " B"], cond: Condition, uncond: Condition, scale: float
+    ) -> Float[Tensor, "B M 3"]:
+        """Classifier-free guidance, eps_uncond + scale (eps_cond - eps_uncond); both branches share the scene."""
+        scene = self.embed(x_t)
+        return guide(self.predict(scene, t, uncond), self.predict(scene, t, cond), scale)
+
+    def embed(self, x_t: Float[Tensor, "B M 3"]) -> NoisyScene:
+        """Voxelise the points and run the stem."""
+        points = embed_points(x_t, self.config)
+        return NoisyScene(points, self.stem(points.tensor))
+
+    def predict(self, scene: NoisyScene, t: Int[Tensor, " B"], cond: Condition) -> Float[Tensor, "B M 3"]:
+        """The rest of the network, under one condition."""
+        matches = _Matches(cond)
+        time = timestep_embedding(t, self.config.channels[8]).to(scene.stem.feats.dtype)
+        x = [scene.stem]
+        for i in range(1, 5):
+            x.append(self.stage(i, self._scale(f"stage{i}", x[-1], time, matches)))
+        y = x[4]
+        for i in range(1, 5):
+            y = self.up(i, self._scale(f"up{i}", y, time, matches), skip=x[4 - i])
+        # The head is row-wise: it runs once per voxel and its three channels are gathered.
+        return scene.points.to_points(y.with_feats(self.last(y.feats)))
+
+    def _scale(self, place: str, x: SparseTensor, time: Tensor, matches: _Matches) -> SparseTensor:
+        cond = matches.condition
+        latent = self.get_submodule(f"latent_{place}")(cond.feats)
+        temp = self.get_submodule(f"{place}_temp")(time)[cond.voxels.batch]
+        parts = (temp, latent) if place == TIME_BEFORE_LATENT else (latent, temp)
+        weight = self.get_submodule(f"latemp_{place}")(torch.cat(parts, dim=1))
+        return x.with_feats(x.feats * gather(weight, matches.rows(x.voxels)))

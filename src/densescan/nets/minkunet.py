@@ -1,0 +1,112 @@
+"""The trunk that all three networks share: a sparse U-Net of five levels ("MinkUNet")."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from densescan.nets.blocks import DownBlock, Norm, ResidualBlock, UpBlock, make_stem
+from densescan.sparse.functional import gather, points_to_voxels
+from densescan.sparse.modules import concat
+from densescan.sparse.tensor import PointMap, SparseTensor, voxelise
+
+RELEASED_WIDTHS = (32, 32, 64, 128, 256, 256, 128, 96, 96)  # stem, stage 1-4, up 1-4
+PointFeatures = Literal["absolute", "local"]
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """Form of a network. The defaults are the released form, whose official weights load unchanged."""
+
+    width: float = 1.0
+    """Factor on the released channel counts (32 to 256)."""
+    norm: Norm = "batch"
+    """`batch`: as released. `layer`: over the channels of each voxel, independent of the batch and of its noise."""
+    voxel_size: float = 0.05
+    """Edge of a voxel at the finest level [m]."""
+    point_features: PointFeatures = "absolute"
+    """What a point tells its voxel. `absolute`: its coordinates [m], as released. `local`: see `embed_points`."""
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channel counts: stem, stages 1 to 4, ups 1 to 4."""
+        return tuple(int(self.width * c) for c in RELEASED_WIDTHS)
+
+    @property
+    def in_channels(self) -> int:
+        """Features of a point."""
+        return 3 if self.point_features == "absolute" else 5
+
+
+@dataclass(frozen=True)
+class VoxelisedPoints:
+    """Clouds turned into voxels: features at the finest level, and the way back to the points."""
+
+    tensor: SparseTensor
+    point_map: PointMap
+    shape: tuple[int, int]
+
+    def to_points(self, x: SparseTensor) -> Float[Tensor, "B M C"]:
+        """The features of each point's voxel."""
+        return gather(x.feats, self.point_map.inverse).unflatten(0, self.shape)
+
+
+def embed_points(points: Float[Tensor, "B M 3"], config: NetConfig) -> VoxelisedPoints:
+    """Round points to voxels, round(p / voxel_size) half to even, and average their features there.
+
+    Features `absolute`: x, y, z [m], as released. `local` (ours): the offset from the voxel's centre in voxels, the
+    height [10 m] and the horizontal range [50 m], so that what a network learns on crops holds anywhere in a scan.
+    """
+    size = torch.tensor(config.voxel_size, dtype=points.dtype, device=points.device)  # a tensor: x / s on every device
+    scaled = points / size
+    rounded = torch.round(scaled.detach())
+    batch = torch.arange(len(points), device=points.device)[:, None, None].expand(-1, points.shape[1], 1)
+    point_map = voxelise(torch.cat((batch, rounded.long()), dim=2).flatten(0, 1))
+    feats = points
+    if config.point_features == "local":
+        horizontal = points[..., :2].detach().norm(dim=2, keepdim=True)
+        feats = torch.cat((scaled - rounded, points[..., 2:] / 10.0, horizontal / 50.0), dim=2)
+    voxel_feats = points_to_voxels(feats.flatten(0, 1), point_map)
+    return VoxelisedPoints(SparseTensor(voxel_feats, point_map.voxels), point_map, (points.shape[0], points.shape[1]))
+
+
+class EncoderHalf(nn.Module):
+    """Stem and four stages, each half the resolution of the one before."""
+
+    def __init__(self, config: NetConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, norm = config.channels, config.norm
+        self.stem = make_stem(config.in_channels, c[0], norm)
+        for i in range(1, 5):
+            stage = (DownBlock(c[i - 1], c[i - 1], norm), ResidualBlock(c[i - 1], c[i], norm), ResidualBlock(c[i], c[i], norm))
+            self.add_module(f"stage{i}", nn.Sequential(*stage))
+
+    def stage(self, i: int, x: SparseTensor) -> SparseTensor:
+        """Stage i, in 1..4: from the level of x to the next coarser one."""
+        out: SparseTensor = self.get_submodule(f"stage{i}")(x)
+        return out
+
+
+class UNet(EncoderHalf):
+    """The encoder half, four upward steps with skip connections, and a small head per point."""
+
+    HEAD_WIDTH = 20
+
+    def __init__(self, config: NetConfig, out_channels: int) -> None:
+        super().__init__(config)
+        c, norm = config.channels, config.norm
+        for i in range(1, 5):
+            skip = c[4 - i]
+            blocks = nn.Sequential(ResidualBlock(c[4 + i] + skip, c[4 + i], norm), ResidualBlock(c[4 + i], c[4 + i], norm))
+            self.add_module(f"up{i}", nn.ModuleList([UpBlock(c[3 + i], c[4 + i], norm), blocks]))
+        self.last = nn.Sequential(nn.Linear(c[8], self.HEAD_WIDTH), nn.LeakyReLU(0.1), nn.Linear(self.HEAD_WIDTH, out_channels))
+
+    def up(self, i: int, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
+        """Upward step i, in 1..4: from the level of x to that of the skip connection."""
+        step = self.get_submodule(f"up{i}")
+        assert isinstance(step, nn.ModuleList)
+        out: SparseTensor = step[1](concat(step[0](x, skip.voxels), skip))
+        return out
