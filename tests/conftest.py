@@ -1,4 +1,4 @@
-"""Shared test set-up: shape checks of annotations at run time, and the folder of reference data where it exists."""
+"""Shared test set-up: annotations are checked at run time, and reference data is found where it exists."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Every jaxtyping annotation of the package is enforced while the tests run.
-install_import_hook("densescan", "beartype.beartype").install()
+install_import_hook("densescan", "beartype.beartype")
 
 SHARED = Path(os.environ.get("DENSESCAN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
