@@ -1,0 +1,1 @@
+"""Seeing scans and scenes: pictures without a display, and an interactive window."""
