@@ -1,0 +1,38 @@
+"""The cube of voxels, +-50 m around the sensor, over which JSD and IoU compare clouds."""
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from densescan.errors import InputError
+
+EXTENT = 50.0
+"""Half the edge of the cube [m]."""
+
+
+def cells_per_axis(voxel_size: float) -> int:
+    """Number of voxels along an edge of the cube.
+
+    Raises: InputError: the edge is no whole number of voxels.
+    """
+    cells = round(2 * EXTENT / voxel_size) if voxel_size > 0 else 0
+    if cells < 1 or abs(cells * voxel_size - 2 * EXTENT) > 1e-6:
+        raise InputError(
+            f"expected a voxel size that divides {2 * EXTENT:g} m, got {voxel_size}: choose 0.1, 0.2 or 0.5"
+        )
+    return cells
+
+
+def cell_keys(points: Float[np.ndarray, "N 3"], voxel_size: float) -> Int64[np.ndarray, " P"]:
+    """One number a point for the voxel it lies in: (x * n + y) * n + z with n voxels an axis.
+
+    Points outside the cube are dropped; those on its far faces belong to the last voxel.
+
+    Args: points: coordinates [m], sensor frame. voxel_size: edge of a voxel [m].
+    Raises: InputError: a voxel size that does not divide the cube, or a point that is not finite.
+    """
+    n = cells_per_axis(voxel_size)
+    if not np.isfinite(points).all():
+        raise InputError("expected finite points, got NaN or infinite ones: drop them first")
+    inside = points[(np.abs(points) <= EXTENT).all(axis=1)].astype(np.float64)
+    cells = np.minimum(np.floor((inside + EXTENT) / voxel_size).astype(np.int64), n - 1)
+    return (cells[:, 0] * n + cells[:, 1]) * n + cells[:, 2]
