@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from densescan.data.mesh import Solid, box, cylinder, join, loft, quads
 
-_OUTER = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+_OUTER = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 """Corners of a unit cell, in order."""
 
 
@@ -89,7 +89,7 @@ def house(rng: np.random.Generator, length: float, depth: float, storeys: int) -
         wall(facade, depth, height, rng).moved(x=length, yaw=np.pi / 2),
         wall(facade, depth, height, rng).moved(y=depth, yaw=-np.pi / 2),
     ]
-    back = quads(np.array([[[0, depth, 0], [length, depth, 0], [length, depth, height], [0, depth, height]]], float))
+    back = quads(_OUTER[None, :, [0, 0, 1]] * [length, 0, height] + [0, depth, 0])
     plinth = box((-0.03, -0.03, -1.5), (length + 0.03, depth, rng.uniform(0.0, 0.5)))
     if rng.random() < 0.75:
         roof = [gabled_roof(length, depth, height, rng.uniform(0.25, 0.55) * depth)]
@@ -108,8 +108,8 @@ def _ornaments(rng: np.random.Generator, facade: Facade, length: float, height: 
         start, out = rng.uniform(0.05, 0.5) * length, rng.uniform(0.5, 1.2)
         bay = rng.uniform(1.8, 3.2)
         top = min(height, facade.storey * rng.integers(1, 3))
-        ring = np.array([[0, 0.05, 0], [0.4, -out, 0], [bay - 0.4, -out, 0], [bay, 0.05, 0]]) + [start, 0, -0.5]
-        parts.append(loft(np.stack([ring, ring + [0, 0, top + 0.5]])))
+        x, y = start + np.array([0, 0.4, bay - 0.4, bay]), np.array([0.05, -out, -out, 0.05])
+        parts.append(loft(np.stack([np.stack([x, y, np.full(4, z)], 1) for z in (-0.5, top)])))
     if rng.random() < 0.3:
         for level in np.arange(1, round(height / facade.storey)):
             z = level * facade.storey

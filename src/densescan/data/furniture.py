@@ -48,7 +48,9 @@ def car(rng: np.random.Generator, label: int = CAR) -> Parts:
     under = [(0.49 * length, sill), (-0.48 * length, sill)]
     body = _side_skin(np.concatenate([hull, under]), 0.47 * width, 0.49 * width)
     wheels = [
-        _wheel(0.31, 0.2).moved(x, side * (0.5 * width - 0.1)) for x in (-0.3 * length, 0.31 * length) for side in (-1, 1)
+        _wheel(0.31, 0.2).moved(x, side * (0.5 * width - 0.1))
+        for x in (-0.3 * length, 0.31 * length)
+        for side in (-1, 1)
     ]
     return [(join([body, _side_skin(cabin, 0.48 * width, 0.38 * width), *wheels]), label)]
 
@@ -67,7 +69,11 @@ def truck(rng: np.random.Generator, label: int = TRUCK) -> Parts:
     profile = np.array([(0.0, 0.45), (0.0, 1.5), (-0.35, 2.5), (-1.9, 2.6), (-1.9, 0.45)]) + [front, 0]
     cab = _side_skin(profile, 0.48 * width, 0.46 * width)
     frame = box((-front + 0.3, -0.4, 0.6), (front - 1.5, 0.4, 0.92))
-    wheels = [_wheel(0.46, 0.3).moved(x, side * (width / 2 - 0.2)) for x in (-0.28 * length, front - 1.0) for side in (-1, 1)]
+    wheels = [
+        _wheel(0.46, 0.3).moved(x, side * (width / 2 - 0.2))
+        for x in (-0.28 * length, front - 1.0)
+        for side in (-1, 1)
+    ]
     return [(join([cargo, cab, frame, *wheels]), label)]
 
 
@@ -107,8 +113,9 @@ def tree(rng: np.random.Generator) -> Parts:
         centre = np.append(rng.normal(0, 0.45 * spread, 2), rng.uniform(fork + 0.4, height - 0.6))
         radii = rng.uniform(0.5, 1.0) * np.array([spread, spread, 0.7 * spread]) * 0.75
         crown.append(centre + _blob(rng, int(rng.integers(90, 200)), radii))
-    branches = [cylinder(0.5 * girth, 0.5 * (height - fork), 5, top=0.2 * girth).moved(*rng.normal(0, 0.15, 2), fork - 0.3)]
-    trunk = join([cylinder(girth, fork + 0.5, 9, top=0.8 * girth).moved(z=-0.2), *branches])
+    x, y = rng.normal(0, 0.15, 2)
+    leader = cylinder(0.5 * girth, 0.5 * (height - fork), 5, top=0.2 * girth).moved(x, y, fork - 0.3)
+    trunk = join([cylinder(girth, fork + 0.5, 9, top=0.8 * girth).moved(z=-0.2), leader])
     return [(trunk, TRUNK), (leaves(np.concatenate(crown), rng.uniform(0.16, 0.3), rng), VEGETATION)]
 
 
@@ -172,7 +179,8 @@ def sign(rng: np.random.Generator) -> Parts:
     height, half = rng.uniform(2.0, 2.7), rng.uniform(0.25, 0.4)
     plate = cylinder(half, 0.03, int(rng.choice([3, 4, 8, 16])))
     x, y, z = plate.vertices.T
-    return [(cylinder(0.035, height, 7), POLE), (Solid(np.stack([z + 0.04, y, x + height - half], 1), plate.faces), TRAFFIC_SIGN)]
+    board = Solid(np.stack([z + 0.04, y, x + height - half], 1), plate.faces)
+    return [(cylinder(0.035, height, 7), POLE), (board, TRAFFIC_SIGN)]
 
 
 def bollard(rng: np.random.Generator) -> Parts:

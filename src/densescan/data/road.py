@@ -46,7 +46,8 @@ def random_course(rng: np.random.Generator, length: float) -> Course:
     bend = rng.normal(0, 1 / 500) + rng.normal(0, 1 / 350) * np.sin(2 * np.pi * s / wave + rng.uniform(0, 6))
     curvature = np.clip(bend, -1 / 130, 1 / 130)
     heading = np.cumsum(curvature) * step
-    slope = rng.normal(0, 0.015) + 0.012 * rng.normal() * np.sin(2 * np.pi * s / rng.uniform(80, 250) + rng.uniform(0, 6))
+    phase = 2 * np.pi * s / rng.uniform(80, 250) + rng.uniform(0, 6)
+    slope = rng.normal(0, 0.015) + rng.normal(0, 0.012) * np.sin(phase)
     line = np.stack([np.cos(heading), np.sin(heading), slope], 1).cumsum(0) * step
     middle = len(s) // 2
     return Course(s, line - line[middle], heading - heading[middle])
@@ -162,4 +163,5 @@ def random_waves(rng: np.random.Generator) -> Float[np.ndarray, "6 4"]:
     length = np.geomspace(30, 4, 6)
     angle, phase = rng.uniform(0, 2 * np.pi, (2, 6))
     number = 2 * np.pi / length
-    return np.stack([number * np.cos(angle), number * np.sin(angle), phase, rng.uniform(0, 0.006, 6) * length], 1)
+    amplitude = rng.uniform(0, 0.006, 6) * length
+    return np.stack([number * np.cos(angle), number * np.sin(angle), phase, amplitude], 1)

@@ -4,6 +4,7 @@ One street serves many frames: it is built once, its ground truth is gathered on
 all frames, and each frame cuts its own part out of it.
 """
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt32
 
-from densescan.data.lidar import HDL_64E_ELEVATIONS, Raycaster, SpinningLidar, scan, surface
+from densescan.data.lidar import HDL_64E_ELEVATIONS, Raycaster, SpinningLidar, ray_directions, scan, surface
 from densescan.data.street import CLEAR, Street, random_street
 from densescan.errors import InputError
 from densescan.geometry.voxels import voxel_downsample, voxel_keys
@@ -30,6 +31,7 @@ CELL = 10.0
 """Edge of the cells that a scan must occupy for ground truth to be kept in them [m]."""
 
 _SURVEY_BEAMS = np.linspace(HDL_64E_ELEVATIONS[0], HDL_64E_ELEVATIONS[-1], 128)
+_SURVEY_AZIMUTHS = 1100
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def simulate_sequence(
     """
     if frames < 1 or not 0 <= (frames - 1) * spacing <= 2 * CLEAR:
         raise InputError(
-            f"expected at least one frame and a drive of at most {2 * CLEAR:g} m, got {frames} frames {spacing} m apart: "
+            f"expected at least one frame and a drive of at most {2 * CLEAR:g} m, "
+            f"got {frames} frames {spacing} m apart: "
             "use fewer or closer frames, and more seeds"
         )
     sensor = sensor or SpinningLidar()
@@ -88,14 +91,16 @@ def simulate_sequence(
     return sequence
 
 
-def _pose(street: Street, s: float, d: float, height: float, rng: np.random.Generator) -> Float[np.ndarray, "4 4"]:
+def _pose(
+    street: Street, s: float, d: float, height: float, rng: np.random.Generator
+) -> Float[np.ndarray, "4 4"]:
     """World from sensor for a car at (s, d), with small errors of its attitude."""
     crown = street.course.place(np.array([[s - 1.3, d, 0.0], [s + 1.3, d, 0.0]]))
     forward = crown[1] - crown[0]
     yaw = np.arctan2(forward[1], forward[0]) + rng.normal(0, 0.01)
     pitch = np.arctan2(-forward[2], np.hypot(*forward[:2])) + rng.normal(0, 0.006)
     roll = rng.normal(0, 0.006)
-    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    (cy, cp, cr), (sy, sp, sr) = np.cos([yaw, pitch, roll]), np.sin([yaw, pitch, roll])
     turn_z = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
     turn_y = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
     turn_x = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
@@ -112,12 +117,16 @@ def _survey(
     """Exact static surface seen on a drive past all stops, world frame [m], one point a voxel, and its labels."""
     caster = Raycaster(street.mesh.static())
     tilt = np.ptp(_SURVEY_BEAMS) / (len(_SURVEY_BEAMS) - 1)
-    places = np.arange(stops.min() - TRUTH_REACH, stops.max() + TRUTH_REACH + TRUTH_SPACING / 2, TRUTH_SPACING)
+    height = sensor.height + float(np.mean(sensor.offsets))
+    places = np.arange(
+        stops.min() - TRUTH_REACH, stops.max() + TRUTH_REACH + TRUTH_SPACING / 2, TRUTH_SPACING
+    )
     gathered = []
     for s in places:
-        beams = SpinningLidar(_SURVEY_BEAMS + rng.uniform(-tilt, tilt) / 2, azimuths=1200)
-        directions = beams.directions(rng.uniform(0, 2 * np.pi / beams.azimuths)).astype(np.float64)
-        pose = _pose(street, s, offset + rng.normal(0, 0.2), sensor.height, rng)
+        beams = _SURVEY_BEAMS + rng.uniform(-tilt, tilt) / 2
+        shift = rng.uniform(0, 2 * np.pi / _SURVEY_AZIMUTHS)
+        directions = ray_directions(beams, _SURVEY_AZIMUTHS, shift).astype(np.float64)
+        pose = _pose(street, s, offset + rng.normal(0, 0.2), height, rng)
         points, labels = surface(caster, pose, directions, MAX_RANGE)
         first = voxel_downsample(points, TRUTH_VOXEL)
         gathered.append((points[first], labels[first]))
@@ -126,7 +135,9 @@ def _survey(
     return points[first], labels[first]
 
 
-def truth_crop(truth: Float[np.ndarray, "M 3"], scan_points: Float[np.ndarray, "N 3"]) -> Bool[np.ndarray, " M"]:
+def truth_crop(
+    truth: Float[np.ndarray, "M 3"], scan_points: Float[np.ndarray, "N 3"]
+) -> Bool[np.ndarray, " M"]:
     """Which ground truth points a frame keeps: range, height, and only 10 m cells that its scan occupies.
 
     The cells start half a cell below the lowest corner of the scan, on each axis.
@@ -147,3 +158,47 @@ def truth_crop(truth: Float[np.ndarray, "M 3"], scan_points: Float[np.ndarray, "
 def _near(points: np.ndarray) -> np.ndarray:
     distance = np.linalg.norm(points, axis=1)
     return (distance > MIN_RANGE) & (distance < MAX_RANGE)
+
+
+T_CAMERA_LIDAR = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+"""Camera (x right, y down, z forward) from sensor; the simulated camera sits in the sensor's origin."""
+
+
+def write_sequence(folder: Path, seed: int, frames: list[SimulatedFrame]) -> Path:
+    """Write frames as sequence `seed` in the layout of SemanticKITTI, with the ground truth beside it.
+
+    `sequences/SS/` receives velodyne/*.bin (float32 x, y, z, remission), labels/*.label (uint32), truth/*.npy (float32,
+    sensor frame [m]), poses.txt (camera frame, first frame = identity) and calib.txt. Each file appears whole or not at
+    all; poses.txt comes last, so a sequence that has it is complete.
+
+    Raises: InputError: no frames.
+    Returns: the folder of the sequence.
+    """
+    if not frames:
+        raise InputError(
+            "expected at least one frame to write, got none: call simulate_sequence with frames >= 1"
+        )
+    target = Path(folder) / "sequences" / f"{seed:02d}"
+    for index, frame in enumerate(frames):
+        points = np.column_stack([frame.scan, frame.remission]).astype("<f4")
+        _write(target / "velodyne" / f"{index:06d}.bin", points.tobytes())
+        _write(target / "labels" / f"{index:06d}.label", frame.labels.astype("<u4").tobytes())
+        truth = io.BytesIO()
+        np.save(truth, frame.truth)
+        _write(target / "truth" / f"{index:06d}.npy", truth.getvalue())
+    first = np.linalg.inv(frames[0].T_world_lidar)
+    poses = [T_CAMERA_LIDAR @ first @ frame.T_world_lidar @ T_CAMERA_LIDAR.T for frame in frames]
+    _write(target / "calib.txt", f"Tr: {_row(T_CAMERA_LIDAR)}\n".encode())
+    _write(target / "poses.txt", "".join(_row(pose) + "\n" for pose in poses).encode())
+    return target
+
+
+def _row(matrix: np.ndarray) -> str:
+    return " ".join(f"{value:.9e}" for value in matrix[:3].ravel())
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    os.replace(part, path)

@@ -46,9 +46,15 @@ class Kind:
 
 
 KINDS = {
-    "residential": Kind(0.5, (1.4, 3.0), (-2.0, 1.5), (1.5, 7.0), (1, 3), (7, 16), (0.3, 0.8), (0.3, 1.0), (0.2, 0.8)),
-    "suburban": Kind(0.3, (1.0, 2.5), (-1.0, 4.0), (4.0, 14.0), (1, 2), (8, 16), (0.6, 1.0), (0.8, 2.2), (0.0, 0.35)),
-    "canyon": Kind(0.2, (1.8, 4.0), (-4.0, 1.0), (0.0, 0.6), (3, 5), (9, 22), (0.02, 0.15), (0.05, 0.4), (0.4, 0.95)),
+    "residential": Kind(
+        0.5, (1.4, 3.0), (-2.0, 1.5), (1.5, 7.0), (1, 3), (7, 16), (0.3, 0.8), (0.3, 1.0), (0.2, 0.8)
+    ),
+    "suburban": Kind(
+        0.3, (1.0, 2.5), (-1.0, 4.0), (4.0, 14.0), (1, 2), (8, 16), (0.6, 1.0), (0.8, 2.2), (0.0, 0.35)
+    ),
+    "canyon": Kind(
+        0.2, (1.8, 4.0), (-4.0, 1.0), (0.0, 0.6), (3, 5), (9, 22), (0.02, 0.15), (0.05, 0.4), (0.4, 0.95)
+    ),
 }
 
 
@@ -134,7 +140,9 @@ def _side(rng: np.random.Generator, kind: Kind, sign: int, parking: bool) -> Sid
 
 def _clear(side: Side, start: float, end: float, margin: float) -> bool:
     """Whether no side street comes nearer than `margin` to the stretch from `start` to `end` [m]."""
-    return all(end < centre - half - margin or start > centre + half + margin for centre, half in side.junctions)
+    return all(
+        end < centre - half - margin or start > centre + half + margin for centre, half in side.junctions
+    )
 
 
 def _erect(site: _Site, side: Side, solid: Solid, start: float, length: float, front: float) -> None:
@@ -143,7 +151,9 @@ def _erect(site: _Site, side: Side, solid: Solid, start: float, length: float, f
     site.stand([(solid, BUILDING)], s, side.sign * front, yaw)
 
 
-def _build_row(site: _Site, side: Side, kind: Kind, gap: float, green: float, rng: np.random.Generator) -> None:
+def _build_row(
+    site: _Site, side: Side, kind: Kind, gap: float, green: float, rng: np.random.Generator
+) -> None:
     """Buildings along one side, with gaps, front gardens and what bounds them."""
     s = -LENGTH / 2
     storeys = int(rng.integers(kind.storeys[0], kind.storeys[1] + 1))
@@ -165,7 +175,9 @@ def _build_row(site: _Site, side: Side, kind: Kind, gap: float, green: float, rn
         s += length + space
 
 
-def _bound(site: _Site, side: Side, start: float, length: float, green: float, rng: np.random.Generator) -> None:
+def _bound(
+    site: _Site, side: Side, start: float, length: float, green: float, rng: np.random.Generator
+) -> None:
     """A hedge, a fence, a wall or nothing between pavement and front garden."""
     makers: list[Callable[[np.random.Generator, float], Parts] | None]
     makers = [things.hedge, things.fence, things.low_wall, None]
@@ -178,7 +190,9 @@ def _bound(site: _Site, side: Side, start: float, length: float, green: float, r
             site.stand(maker(rng, high - low), start + low, side.sign * (side.back + 0.6))
 
 
-def _fill_gap(site: _Site, side: Side, start: float, space: float, front: float, rng: np.random.Generator) -> None:
+def _fill_gap(
+    site: _Site, side: Side, start: float, space: float, front: float, rng: np.random.Generator
+) -> None:
     """A drive between two buildings: a car, a garage, a gate wall or bushes."""
     middle, kind = start + space / 2, rng.random()
     if not _clear(side, start, start + space, 2.0):
@@ -202,7 +216,9 @@ def _build_side_streets(site: _Site, side: Side, kind: Kind, rng: np.random.Gene
             u = side.front + rng.uniform(12, 16)
             while u < _HALF_WIDTH - 12:
                 length = rng.uniform(*kind.plot)
-                solid = house(rng, length, 9.0, int(rng.integers(*kind.storeys)) if kind.storeys[1] > 1 else 1)
+                solid = house(
+                    rng, length, 9.0, int(rng.integers(*kind.storeys)) if kind.storeys[1] > 1 else 1
+                )
                 front = centre + flank * (half + 2.5 + rng.uniform(0, 3))
                 near = side.sign * (u if flank * side.sign < 0 else u + length)
                 site.stand([(solid, BUILDING)], front, near, -flank * np.pi / 2)
@@ -270,12 +286,20 @@ def _close_ends(site: _Site, rng: np.random.Generator) -> None:
 def _drive(site: _Site, rng: np.random.Generator) -> None:
     """Moving vehicles and people: oncoming anywhere, in the sensor's own lane only away from the middle."""
     for s in rng.uniform(-70, 70, rng.poisson(1.0)):
-        parts = things.car(rng, things.MOVING_CAR) if rng.random() < 0.9 else things.truck(rng, things.MOVING_TRUCK)
+        parts = (
+            things.car(rng, things.MOVING_CAR)
+            if rng.random() < 0.9
+            else things.truck(rng, things.MOVING_TRUCK)
+        )
         site.stand(parts, s, rng.uniform(1.5, 2.0), np.pi, moving=True)
     for sign in (-1, 1):
         if rng.random() < 0.4:
-            site.stand(things.car(rng, things.MOVING_CAR), sign * rng.uniform(CLEAR + 5, 90), -1.6, moving=True)
+            site.stand(
+                things.car(rng, things.MOVING_CAR), sign * rng.uniform(CLEAR + 5, 90), -1.6, moving=True
+            )
     for side in (site.ground.left, site.ground.right):
         for s in rng.uniform(-60, 60, rng.poisson(0.8)):
             u = rng.uniform(side.edge + side.verge, side.back)
-            site.stand(things.person(rng, things.MOVING_PERSON), s, side.sign * u, rng.uniform(0, 6.3), moving=True)
+            site.stand(
+                things.person(rng, things.MOVING_PERSON), s, side.sign * u, rng.uniform(0, 6.3), moving=True
+            )

@@ -22,14 +22,16 @@ def voxel_keys(points: Float[np.ndarray, "N 3"], voxel_size: float) -> Int[np.nd
         raise InputError(f"expected a voxel size above 0 m, got {voxel_size}: give the edge length in metres")
     if len(points) == 0:
         return np.zeros(0, dtype=np.int64)
-    scaled = np.floor(points.astype(np.float64) / voxel_size)
-    if not np.abs(scaled).max() < _HALF:
-        raise InputError(
-            f"expected finite points within {_HALF * voxel_size:g} m of the origin, "
-            f"got a largest coordinate of {np.abs(points).max()} m: move the cloud to a local frame"
-        )
-    cells = scaled.astype(np.int64) + _HALF
-    return (cells[:, 0] << 2 * _BITS) | (cells[:, 1] << _BITS) | cells[:, 2]
+    key = np.zeros(len(points), dtype=np.int64)
+    for axis in range(3):
+        cell = np.floor(points[:, axis] / np.float64(voxel_size))
+        if not (cell.min() >= -_HALF and cell.max() < _HALF):
+            raise InputError(
+                f"expected finite points within {_HALF * voxel_size:g} m of the origin, got an axis from "
+                f"{points[:, axis].min()} to {points[:, axis].max()} m: move the cloud to a local frame"
+            )
+        key = (key << _BITS) | (cell.astype(np.int64) + _HALF)
+    return key
 
 
 def voxel_downsample(points: Float[np.ndarray, "N 3"], voxel_size: float) -> Int[np.ndarray, " V"]:
