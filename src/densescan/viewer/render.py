@@ -151,7 +151,9 @@ class _Canvas:
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
-        self.figure = Figure(figsize=(width / RESOLUTION, height / RESOLUTION), dpi=RESOLUTION)
+        # The hundredth of a pixel keeps matplotlib, which rounds down, from losing a whole one.
+        inches = (width + 0.01) / RESOLUTION, (height + 0.01) / RESOLUTION
+        self.figure = Figure(figsize=inches, dpi=RESOLUTION)
         self.figure.set_facecolor(BACKGROUND)
 
     def panel(self, panel: _Panel, left: int, top: int, low: float, high: float) -> None:
