@@ -87,7 +87,7 @@ class Schedule:
         """The training steps that a sampler of `steps` steps visits, from T - 1 downwards, 0 excluded.
 
         Evenly spaced over [0, T - 1] and rounded half to even: the "linspace" spacing of diffusers, which the
-        releases use. As there, steps = T gives one step fewer than asked, since two round to the same t.
+        releases use. With steps = T two of them round to one t, which is visited once: T - 1 steps.
 
         Raises: InputError: steps outside [1, T].
         """

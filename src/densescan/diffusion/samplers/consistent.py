@@ -67,14 +67,14 @@ def renoise(
     """Sample with the same share of fresh noise in every step: the sampler of few-step students.
 
     It suits a student whose x_0_hat is a sample. For a denoiser, whose x_0_hat is a mean, many steps contract
-    the result: with churn = 1 a Gaussian x_0 keeps little more than half its variance; `consistent` has no
+    the result: of the variance of a Gaussian x_0 only (1 + sqrt(1 - churn^2)) / 2 is left. `consistent` has no
     such bias.
 
     Args: as `Sampler`. churn: the share: x_s = x_0_hat + sigma_s (sqrt(1 - churn^2) eps_hat + churn * noise).
     Returns: x_0 [m].
     Raises: InputError: churn outside [0, 1] or positive without noise, bad steps, shapes that differ.
-    Source: Eq. 1; Song et al., 2023 (consistency models), algorithm 1.   Deviation: churn < 1 keeps old
-    noise.
+    Source: Eq. 1; Song et al., 2023 (consistency models), algorithm 1.
+    Deviation: churn < 1 keeps a part of the old noise.
     """
     check_share("churn", churn, noise)
     return _sample(eps_fn, x_init, x_T, schedule, steps, lambda now, to: churn, noise, on_step)

@@ -24,7 +24,8 @@ def ddpm(
     """Sample by q(x_s | x_t, x_0_hat) on the offset x_t - x_init, taken as a variance-preserving sample.
 
     Args: as `Sampler`; noise is required. The last step is noiseless and returns the estimate of x_0.
-    Returns: x_0 [m]. Raises: InputError: no noise, bad steps, shapes that differ.
+    Returns: x_0 [m].
+    Raises: InputError: no noise, bad steps, shapes that differ.
     Source: Eq. 2; Ho et al., 2020, Eq. 6-7.   Deviation: a step may skip levels (s < t - 1); the variance is
     the posterior's ("fixed_small").
     """

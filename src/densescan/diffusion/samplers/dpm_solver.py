@@ -27,8 +27,7 @@ def dpm_solver_pp(
 ) -> Float[Tensor, "*shape"]:
     """Sample by DPM-Solver++ (2M) on the offset x_t - x_init, taken as a variance-preserving sample.
 
-    Args: as `Sampler`. noise: given, solve the SDE ("sde-dpmsolver++", as the releases do); None, solve the
-    ODE.
+    Args: as `Sampler`. noise: given, solve the SDE ("sde-dpmsolver++", as released); None, solve the ODE.
     last_step: "diffusers-0.18" ends at the noise level of t = 0 (sigma 0.006 m) as the releases do, by a
     second-order step from 15 steps on; "diffusers-new" ends noiseless, by a first-order step.
     Returns: x_0 [m].
