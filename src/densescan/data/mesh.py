@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt32
 
+Triple = Sequence[float | int] | Float[np.ndarray, "3"]
+"""A position or an extent along x, y and z [m]."""
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -61,7 +64,7 @@ def quads(corners: Float[np.ndarray, "Q 4 3"]) -> Solid:
     return Solid(np.asarray(corners, dtype=np.float64).reshape(-1, 3), faces)
 
 
-def box(low: Sequence[float], high: Sequence[float]) -> Solid:
+def box(low: Triple, high: Triple) -> Solid:
     """Box between two opposite corners [m]."""
     ends = np.array([low, high], dtype=np.float64)
     pick = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
@@ -96,7 +99,7 @@ def cylinder(radius: float, height: float, sides: int = 10, top: float | None = 
     return loft(np.stack([circle * radius, upper]))
 
 
-def ellipsoid(radii: Sequence[float], rings: int = 6, sides: int = 10) -> Solid:
+def ellipsoid(radii: Triple, rings: int = 6, sides: int = 10) -> Solid:
     """Ellipsoid about the origin with the half axes `radii` [m]."""
     polar = np.linspace(0.12, np.pi - 0.12, rings)[:, None]
     angle = (np.arange(sides) * (2 * np.pi / sides))[None, :]

@@ -127,7 +127,7 @@ def _survey(
         shift = rng.uniform(0, 2 * np.pi / _SURVEY_AZIMUTHS)
         directions = ray_directions(beams, _SURVEY_AZIMUTHS, shift).astype(np.float64)
         pose = _pose(street, s, offset + rng.normal(0, 0.2), height, rng)
-        points, labels = surface(caster, pose, directions, MAX_RANGE)
+        points, labels = surface(caster, pose, directions, sensor.max_range)
         first = voxel_downsample(points, TRUTH_VOXEL)
         gathered.append((points[first], labels[first]))
     points, labels = (np.concatenate(parts) for parts in zip(*gathered, strict=True))

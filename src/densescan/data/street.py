@@ -47,13 +47,13 @@ class Kind:
 
 KINDS = {
     "residential": Kind(
-        0.5, (1.4, 3.0), (-2.0, 1.5), (1.5, 7.0), (1, 3), (7, 16), (0.3, 0.8), (0.3, 1.0), (0.2, 0.8)
+        0.5, (1.4, 3.0), (-2.0, 1.5), (1.5, 7.0), (1, 3), (7.0, 16.0), (0.3, 0.8), (0.3, 1.0), (0.2, 0.8)
     ),
     "suburban": Kind(
-        0.3, (1.0, 2.5), (-1.0, 4.0), (4.0, 14.0), (1, 2), (8, 16), (0.6, 1.0), (0.8, 2.2), (0.0, 0.35)
+        0.3, (1.0, 2.5), (-1.0, 4.0), (4.0, 14.0), (1, 2), (8.0, 16.0), (0.6, 1.0), (0.8, 2.2), (0.0, 0.35)
     ),
     "canyon": Kind(
-        0.2, (1.8, 4.0), (-4.0, 1.0), (0.0, 0.6), (3, 5), (9, 22), (0.02, 0.15), (0.05, 0.4), (0.4, 0.95)
+        0.2, (1.8, 4.0), (-4.0, 1.0), (0.0, 0.6), (3, 5), (9.0, 22.0), (0.02, 0.15), (0.05, 0.4), (0.4, 0.95)
     ),
 }
 
@@ -216,9 +216,7 @@ def _build_side_streets(site: _Site, side: Side, kind: Kind, rng: np.random.Gene
             u = side.front + rng.uniform(12, 16)
             while u < _HALF_WIDTH - 12:
                 length = rng.uniform(*kind.plot)
-                solid = house(
-                    rng, length, 9.0, int(rng.integers(*kind.storeys)) if kind.storeys[1] > 1 else 1
-                )
+                solid = house(rng, length, 9.0, int(rng.integers(*kind.storeys)))
                 front = centre + flank * (half + 2.5 + rng.uniform(0, 3))
                 near = side.sign * (u if flank * side.sign < 0 else u + length)
                 site.stand([(solid, BUILDING)], front, near, -flank * np.pi / 2)
@@ -257,7 +255,7 @@ def _park(site: _Site, side: Side, parked: float, parking: bool, rng: np.random.
     taken = parked if parking else 0.5 * parked
     while s < LENGTH / 2:
         if rng.random() < taken and _clear(side, s - 3, s + 3, 1.0):
-            parts = things.truck(rng) if rng.random() < 0.03 else things.car(rng)
+            parts = things.truck(rng) if parking and rng.random() < 0.04 else things.car(rng)
             turned = np.pi if (side.sign > 0) != (rng.random() < 0.1) else 0.0
             site.stand(parts, s, side.sign * (u + rng.normal(0, 0.08)), turned + rng.normal(0, 0.015))
         s += rng.uniform(5.4, 7.0)
@@ -286,20 +284,15 @@ def _close_ends(site: _Site, rng: np.random.Generator) -> None:
 def _drive(site: _Site, rng: np.random.Generator) -> None:
     """Moving vehicles and people: oncoming anywhere, in the sensor's own lane only away from the middle."""
     for s in rng.uniform(-70, 70, rng.poisson(1.0)):
-        parts = (
-            things.car(rng, things.MOVING_CAR)
-            if rng.random() < 0.9
-            else things.truck(rng, things.MOVING_TRUCK)
-        )
+        lorry = rng.random() < 0.1
+        parts = things.truck(rng, things.MOVING_TRUCK) if lorry else things.car(rng, things.MOVING_CAR)
         site.stand(parts, s, rng.uniform(1.5, 2.0), np.pi, moving=True)
     for sign in (-1, 1):
         if rng.random() < 0.4:
-            site.stand(
-                things.car(rng, things.MOVING_CAR), sign * rng.uniform(CLEAR + 5, 90), -1.6, moving=True
-            )
+            s = sign * rng.uniform(CLEAR + 5, 90)
+            site.stand(things.car(rng, things.MOVING_CAR), s, -1.6, moving=True)
     for side in (site.ground.left, site.ground.right):
         for s in rng.uniform(-60, 60, rng.poisson(0.8)):
             u = rng.uniform(side.edge + side.verge, side.back)
-            site.stand(
-                things.person(rng, things.MOVING_PERSON), s, side.sign * u, rng.uniform(0, 6.3), moving=True
-            )
+            walker = things.person(rng, things.MOVING_PERSON)
+            site.stand(walker, s, side.sign * u, rng.uniform(0, 6.3), moving=True)

@@ -1,0 +1,144 @@
+"""Simulated frames: repeatable, exact, complete, and in the layout that the readers expect."""
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from densescan.data.lidar import Raycaster
+from densescan.data.simulator import simulate_frame, simulate_sequence, truth_crop, write_sequence
+from densescan.data.street import random_street
+from densescan.errors import InputError
+
+SEED = 9
+MOVING = (252, 254, 258)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return simulate_sequence(SEED, frames=2, spacing=8.0)
+
+
+@pytest.fixture(scope="module")
+def street():
+    return random_street(np.random.default_rng([SEED, 0]))
+
+
+def in_world(points, frame):
+    T = frame.T_world_lidar
+    return points.astype(np.float64) @ T[:3, :3].T + T[:3, 3]
+
+
+def test_a_frame_looks_like_one_of_the_real_sensor(frames):
+    for frame in frames:
+        assert 100_000 < len(frame.scan) < 130_000
+        assert len(frame.truth) > 1.5 * len(frame.scan)
+        assert len(frame.labels) == len(frame.remission) == len(frame.scan)
+        assert -2.2 < np.percentile(frame.scan[:, 2], 10) < -1.4
+
+
+def test_the_same_seed_gives_the_same_frames(frames):
+    for first, again in zip(frames, simulate_sequence(SEED, frames=2, spacing=8.0), strict=True):
+        for name in ("scan", "remission", "labels", "truth", "truth_labels", "T_world_lidar"):
+            np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+
+
+def test_another_seed_gives_another_frame(frames):
+    other = simulate_frame(SEED + 1)
+    assert len(other.truth) != len(frames[0].truth)
+
+
+def test_frames_follow_each_other_at_the_spacing(frames):
+    step = frames[1].T_world_lidar[:3, 3] - frames[0].T_world_lidar[:3, 3]
+    assert np.linalg.norm(step) == pytest.approx(8.0, abs=0.3)
+    forward = frames[0].T_world_lidar[:3, 0]
+    assert step @ forward > 7.5
+    for frame in frames:
+        R = frame.T_world_lidar[:3, :3]
+        np.testing.assert_allclose(R @ R.T, np.eye(3), atol=1e-12)
+        assert np.linalg.det(R) == pytest.approx(1.0)
+
+
+def test_the_truth_keeps_its_limits_and_one_point_a_voxel(frames):
+    for frame in frames:
+        distance = np.linalg.norm(frame.truth, axis=1)
+        assert distance.min() > 3.49
+        assert 45 < distance.max() < 50.01
+        assert frame.truth[:, 2].min() > -4.01
+        assert 1.5 < frame.truth[:, 2].max() < 4.41
+        cells = np.unique(np.floor(in_world(frame.truth, frame) / 0.1), axis=0)
+        assert len(cells) > 0.995 * len(frame.truth)  # rounding to float32 moves a few across a border
+
+
+def test_the_scan_lies_on_the_truth(frames):
+    for frame in frames:
+        still = frame.scan[~np.isin(frame.labels, MOVING)]
+        inside = still[truth_crop(still.astype(np.float64), still.astype(np.float64))]
+        gap, _ = cKDTree(frame.truth).query(inside[::20])
+        assert np.median(gap) < 0.05
+        assert np.mean(gap < 0.2) > 0.95
+
+
+def test_the_truth_lies_on_the_surface_within_a_millimetre(frames, street):
+    caster = Raycaster(street.mesh.static())
+    frame = frames[0]
+    ground = in_world(frame.truth[frame.truth_labels == 40], frame)
+    ranges, _ = caster.cast(ground + [0, 0, 0.05], np.tile([0.0, 0.0, -1.0], (len(ground), 1)))
+    assert np.mean(np.abs(ranges - 0.05) < 1e-3) > 0.99
+
+
+def test_moving_objects_are_scanned_but_not_in_the_truth(frames, street):
+    assert np.isin(np.concatenate([frame.labels for frame in frames]), MOVING).any()
+    vehicles = street.mesh.labels == 252
+    corners = street.mesh.vertices[street.mesh.faces[vehicles]].reshape(-1, 3).astype(np.float64)
+    for frame in frames:
+        assert not np.isin(frame.truth_labels, MOVING).any()
+        world = in_world(frame.truth, frame)
+        near, _ = cKDTree(corners).query(world)
+        above_ground = ~np.isin(frame.truth_labels, (40, 48, 72))
+        assert not (above_ground & (near < 0.1)).any()
+
+
+def test_the_crop_agrees_with_the_released_evaluation(shared):
+    arrays = np.load(shared / "reference" / "metrics_gt_crop.npz")
+    pose = arrays["pose"]
+    local = (arrays["seq_map"] - pose[:3, 3]) @ pose[:3, :3]
+    distance = np.linalg.norm(local, axis=1)
+    kept = truth_crop(local, arrays["cur_scan"].astype(np.float64))
+    far = distance > 3.5  # the released map holds nothing nearer
+    np.testing.assert_array_equal(kept[far], arrays["mask_final"][far])
+    assert 0 < kept.sum() < len(kept)
+
+
+def test_a_scan_that_saw_nothing_keeps_nothing():
+    assert not truth_crop(np.ones((5, 3)) * 10, np.zeros((0, 3))).any()
+
+
+def test_a_written_sequence_reads_back(frames, tmp_path):
+    folder = write_sequence(tmp_path, 7, frames)
+    assert folder == tmp_path / "sequences" / "07"
+    assert not [p for p in folder.rglob("*") if p.name.endswith(".part")]
+    tr = np.vstack(
+        [np.array((folder / "calib.txt").read_text().split()[1:], float).reshape(3, 4), [0, 0, 0, 1]]
+    )
+    poses = np.loadtxt(folder / "poses.txt").reshape(-1, 3, 4)
+    for index, frame in enumerate(frames):
+        points = np.fromfile(folder / "velodyne" / f"{index:06d}.bin", "<f4").reshape(-1, 4)
+        np.testing.assert_array_equal(points[:, :3], frame.scan)
+        np.testing.assert_array_equal(points[:, 3], frame.remission)
+        labels = np.fromfile(folder / "labels" / f"{index:06d}.label", "<u4")
+        np.testing.assert_array_equal(labels, frame.labels)
+        np.testing.assert_array_equal(np.load(folder / "truth" / f"{index:06d}.npy"), frame.truth)
+        from_first = np.linalg.inv(tr) @ np.vstack([poses[index], [0, 0, 0, 1]]) @ tr
+        expected = np.linalg.inv(frames[0].T_world_lidar) @ frame.T_world_lidar
+        np.testing.assert_allclose(from_first, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(("count", "spacing"), [(0, 5.0), (8, 20.0), (3, -1.0)])
+def test_refuses_a_drive_that_the_street_cannot_serve(count, spacing):
+    with pytest.raises(InputError, match="at least one frame and a drive of at most"):
+        simulate_sequence(0, count, spacing)
+
+
+def test_refuses_to_write_no_frames(tmp_path):
+    with pytest.raises(InputError, match="at least one frame"):
+        write_sequence(tmp_path, 0, [])
