@@ -1,0 +1,84 @@
+"""Ground truth of a completion: the map of many scans, and the part of it that one scan is compared with."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64
+
+from densescan.errors import InputError
+from densescan.geometry.poses import transform
+from densescan.geometry.voxels import voxel_downsample, voxel_keys
+
+
+def accumulate(
+    scans: Iterable[tuple[Float[np.ndarray, "_ 3"], Float[np.ndarray, "4 4"]]],
+    voxel_size: float = 0.1,
+    min_range: float = 3.5,
+) -> Float64[np.ndarray, "P 3"]:
+    """Put the scans of a sequence in one frame, one point a voxel: the first to fall in it.
+
+    Moving things must be left out of the points by their labels beforehand, or they smear along their way.
+
+    Args: scans: pairs of points [m] in the sensor frame and T_world_lidar. voxel_size: edge of a voxel [m].
+        min_range: nearer points [m], the vehicle itself, are dropped.
+    Returns: points [m], world frame.
+    Raises: InputError: no point at all, a voxel size that is not positive, or a point that is not finite.
+    Source: LiDiff's evaluation protocol.   Deviation: the release keeps an arbitrary point of each voxel.
+    """
+    world, waiting = np.zeros((0, 3)), []
+    for points, T_world_lidar in scans:
+        far = points[np.linalg.norm(points.astype(np.float64), axis=1) > min_range]
+        waiting.append(_thin([transform(T_world_lidar, far)], voxel_size))
+        if sum(map(len, waiting)) > len(world):  # seldom, as the map grows: its thinning is the costly part
+            world, waiting = _thin([world, *waiting], voxel_size), []
+    world = _thin([world, *waiting], voxel_size)
+    if len(world) == 0:
+        raise InputError(
+            f"expected scans with points beyond {min_range} m to make a map of, got none: check the scans"
+        )
+    return world
+
+
+def ground_truth_crop(
+    world_map: Float[np.ndarray, "P 3"],
+    T_world_lidar: Float[np.ndarray, "4 4"],
+    scan_points: Float[np.ndarray, "N 3"],
+    max_range: float = 50.0,
+    z_range: tuple[float, float] = (-4.0, 4.4),
+    cell: float = 10.0,
+) -> Float64[np.ndarray, "M 3"]:
+    """The part of a map that a completion of one scan should hold.
+
+    Kept are the points within range of the pose and between two heights, in those cells of a coarse grid that the scan
+    itself has a point in: what the scan says nothing about is not asked for.
+
+    Args: world_map: points [m], world frame. T_world_lidar: pose of the scan. scan_points: points [m], sensor frame.
+        max_range: distance [m]. z_range: heights above the sensor [m]. cell: edge of a grid cell [m].
+    Returns: points [m], sensor frame.
+    Raises: InputError: an empty scan, or no point of the map is left.
+    Source: LiDiff's evaluation protocol.   Deviation: none.
+    """
+    if len(scan_points) == 0:
+        raise InputError("expected a scan with points to crop the map for, got none: check the scan")
+    near = world_map[np.linalg.norm(world_map - T_world_lidar[:3, 3], axis=1) < max_range]
+    points = transform(np.linalg.inv(T_world_lidar), near)
+    points = points[(points[:, 2] > z_range[0]) & (points[:, 2] < z_range[1])]
+    points = points[_in_cells_of(points, scan_points, cell)]
+    if len(points) == 0:
+        raise InputError(
+            "no point of the map is near the scan: check that pose and map belong to one sequence"
+        )
+    return points
+
+
+def _in_cells_of(
+    points: Float[np.ndarray, "M 3"], scan_points: Float[np.ndarray, "N 3"], cell: float
+) -> Bool[np.ndarray, " M"]:
+    """Whether each point lies in a grid cell with a point of the scan; the grid begins half a cell below the scan."""
+    origin = scan_points.min(axis=0).astype(np.float64) - cell / 2
+    return np.isin(voxel_keys(points - origin, cell), voxel_keys(scan_points - origin, cell))
+
+
+def _thin(clouds: list[np.ndarray], voxel_size: float) -> np.ndarray:
+    points = np.concatenate(clouds)
+    return points[voxel_downsample(points, voxel_size)]

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from scipy.linalg import expm
+
+from densescan.errors import InputError
+from densescan.geometry.poses import deskew, lidar_poses, relative_motion, transform
+
+
+def motion(turn: float, *translation: float) -> np.ndarray:
+    """A turn about z [rad] and a translation [m]."""
+    c, s = np.cos(turn), np.sin(turn)
+    return np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) + np.pad(
+        np.array(translation)[:, None], ((0, 1), (3, 0))
+    )
+
+
+def test_transform_by_hand_and_back():
+    T = motion(np.pi / 2, 10.0, 0.0, 1.0)
+    points = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, 3.0]], dtype=np.float32)
+    moved = transform(T, points)
+    np.testing.assert_allclose(moved, [[10, 1, 1], [8, 0, 4]], atol=1e-12)
+    np.testing.assert_allclose(transform(np.linalg.inv(T), moved), points, atol=1e-12)
+
+
+def test_lidar_poses_by_the_way_of_one_point():
+    """Point by point: LiDAR to camera, camera to the first camera, camera back to LiDAR."""
+    Tr = np.array([[0.0, -1, 0, 0.1], [0, 0, -1, 0.2], [1, 0, 0, -0.3], [0, 0, 0, 1]])
+    T_camera = np.stack([np.eye(4), motion(0.3, 0.5, 0.1, 2.0)])
+    poses = lidar_poses(T_camera, Tr)
+    np.testing.assert_allclose(poses[0], np.eye(4), atol=1e-12)
+    point = np.array([[3.0, 4.0, 5.0]])
+    step_by_step = transform(np.linalg.inv(Tr), transform(T_camera[1], transform(Tr, point)))
+    np.testing.assert_allclose(transform(poses[1], point), step_by_step, atol=1e-12)
+
+
+def test_relative_motion_chains():
+    a, b = motion(0.3, 1.0, 2.0, 3.0), motion(-0.5, 4.0, 0.0, 1.0)
+    np.testing.assert_allclose(a @ relative_motion(a, b), b, atol=1e-12)
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.05, -0.02, 1.5])
+def test_deskew_puts_fixed_landmarks_back(turn):
+    """Landmarks at rest, each measured at the instant the moving sensor looks its way."""
+    velocity = np.array([[0, -turn, 0.01, 1.2], [turn, 0, 0, 0.03], [-0.01, 0, 0, 0.01], [0, 0, 0, 0]])
+    T_step = expm(velocity)
+    rng = np.random.default_rng(0)
+    landmarks = rng.uniform(-40, 40, (100, 3))
+    # Right behind, a turning sensor sees a landmark twice in one sweep, or never.
+    landmarks = landmarks[np.abs(np.arctan2(landmarks[:, 1], landmarks[:, 0])) < 2.2]
+    measured = np.empty_like(landmarks)
+    for i, landmark in enumerate(landmarks):
+        s = 0.0
+        for _ in range(50):  # the instant and the azimuth depend on each other
+            measured[i] = transform(expm(-s * velocity), landmark[None])[0]
+            s = -np.arctan2(measured[i, 1], measured[i, 0]) / (2 * np.pi)
+    assert np.abs(measured - landmarks).max() > 0.3
+    np.testing.assert_allclose(deskew(measured, T_step), landmarks, atol=1e-6)
+
+
+def test_deskew_of_a_resting_sensor_and_of_what_lies_ahead_changes_nothing():
+    points = np.random.default_rng(0).normal(size=(30, 3))
+    np.testing.assert_allclose(deskew(points, np.eye(4)), points, atol=1e-12)
+    ahead = np.array([[10.0, 0.0, 1.0]])
+    np.testing.assert_allclose(deskew(ahead, motion(0.1, 2.0, 0.0, 0.0)), ahead, atol=1e-12)
+
+
+def test_deskew_turns_clockwise_from_back_to_back():
+    left, right = np.array([[0.0, 5.0, 0.0]]), np.array([[0.0, -5.0, 0.0]])
+    T_step = motion(0.0, 4.0, 0.0, 0.0)
+    np.testing.assert_allclose(deskew(left, T_step), [[-1.0, 5.0, 0.0]], atol=1e-12)
+    np.testing.assert_allclose(deskew(right, T_step), [[1.0, -5.0, 0.0]], atol=1e-12)
+
+
+def test_deskew_refuses_what_is_no_rigid_motion():
+    for T_step in (2 * np.eye(4), motion(1.6, 0.0, 0.0, 0.0)):
+        with pytest.raises(InputError, match=r"less than a quarter turn.*check the poses"):
+            deskew(np.zeros((1, 3)), T_step)
