@@ -1,3 +1,4 @@
+import contextlib
 import io
 
 import numpy as np
@@ -76,3 +77,15 @@ def test_damaged_files_are_refused_at_no_cost():
 
 def test_encoded_points_are_an_ordinary_npy_file():
     assert np.array_equal(np.load(io.BytesIO(npy.encode(POINTS))), POINTS)
+
+
+def test_no_change_of_a_byte_gives_another_error():
+    rng = np.random.default_rng(0)
+    accepted = 0
+    for decode, whole in ((npy.decode, saved(POINTS)), (npy.decode_archive, archived(points=POINTS))):
+        for _ in range(300):
+            data = bytearray(whole)
+            data[rng.integers(len(data))] = rng.choice(list(b"(){}'9 \x00\xff"))
+            with contextlib.suppress(InputError):
+                accepted += len(decode(bytes(data))[0]) > 0
+    assert 0 < accepted < 600

@@ -2,12 +2,16 @@
 
 import io
 import math
+import tokenize
 import zipfile
 import zlib
 
 import numpy as np
 
 from densescan.errors import InputError
+
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+"""What a damaged, encrypted or unknown archive raises."""
 
 
 def decode(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
@@ -25,7 +29,7 @@ def decode(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         )
         shape, fortran_order, dtype = read_header(stream)
-    except ValueError as error:
+    except (ValueError, tokenize.TokenError) as error:
         raise InputError("it holds no NumPy array; save the points with numpy.save") from error
     if len(shape) != 2 or shape[1] < 3 or dtype.kind not in "fiu":
         raise InputError(
@@ -51,14 +55,13 @@ def decode_archive(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
-            if "points.npy" not in names and len(names) != 1:
-                found = ", ".join(name.removesuffix(".npy") for name in names) or "none"
-                raise InputError(
-                    f"expected one array or one called 'points', got {found}; save it with points=..."
-                )
-            member = archive.read("points.npy" if "points.npy" in names else names[0])
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            name = "points.npy" if "points.npy" in names else names[0] if len(names) == 1 else None
+            member = archive.read(name) if name else None
+    except _ZIP_ERRORS as error:
         raise InputError("it is no .npz archive or a damaged one; save it again with numpy.savez") from error
+    if member is None:
+        found = ", ".join(entry.removesuffix(".npy") for entry in names) or "none"
+        raise InputError(f"expected one array or one called 'points', got {found}; save it with points=...")
     return decode(member)
 
 
