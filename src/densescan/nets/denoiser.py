@@ -33,7 +33,8 @@ def _mlp(c_in: int, c_hidden: int, c_out: int) -> nn.Sequential:
 
 @dataclass
 class NoisyScene:
-    """What both guidance branches share: voxels, kernel maps, and the stem's features, which see no condition."""
+    """Voxels, kernel maps and the stem's features. In the released form they see no condition, and both guidance
+    branches share them."""
 
     points: VoxelisedPoints
     stem: SparseTensor
@@ -61,7 +62,7 @@ class Denoiser(UNet):
     """
 
     def __init__(self, config: NetConfig) -> None:
-        super().__init__(config, out_channels=3)
+        super().__init__(config, out_channels=3, in_channels=config.in_channels + config.see_scan)
         c = config.channels
         d_cond, d_time = c[4], c[8]
         for place, c_out in zip(PLACES, c[:8], strict=True):
@@ -77,18 +78,22 @@ class Denoiser(UNet):
 
         x_t: noisy points [m], sensor frame. t: step in [0, T) of each cloud. cond: the encoded scans.
         """
-        return self.predict(self.embed(x_t), t, cond)
+        return self.predict(self.embed(x_t, cond), t, cond)
 
     def guided(
         self, x_t: Float[Tensor, "B M 3"], t: Int[Tensor, " B"], cond: Condition, uncond: Condition, scale: float
     ) -> Float[Tensor, "B M 3"]:
-        """Classifier-free guidance, eps_uncond + scale (eps_cond - eps_uncond); both branches share the scene."""
-        scene = self.embed(x_t)
-        return guide(self.predict(scene, t, uncond), self.predict(scene, t, cond), scale)
+        """Classifier-free guidance, eps_uncond + scale (eps_cond - eps_uncond); in the released form
+        both branches share voxels, kernel maps and stem."""
+        scene = self.embed(x_t, cond)
+        eps_cond = self.predict(scene, t, cond)
+        if self.config.see_scan:  # the branches differ in their voxels
+            scene = self.embed(x_t, uncond)
+        return guide(self.predict(scene, t, uncond), eps_cond, scale)
 
-    def embed(self, x_t: Float[Tensor, "B M 3"]) -> NoisyScene:
+    def embed(self, x_t: Float[Tensor, "B M 3"], cond: Condition) -> NoisyScene:
         """Voxelise the points and run the stem."""
-        points = embed_points(x_t, self.config)
+        points = embed_points(x_t, self.config, cond.scan if self.config.see_scan else None)
         return NoisyScene(points, self.stem(points.tensor))
 
     def predict(self, scene: NoisyScene, t: Int[Tensor, " B"], cond: Condition) -> Float[Tensor, "B M 3"]:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from densescan.nets.blocks import DownBlock, Norm, ResidualBlock, UpBlock, make_stem
 from densescan.sparse.functional import gather, points_to_voxels
 from densescan.sparse.modules import concat
-from densescan.sparse.tensor import PointMap, SparseTensor, voxelise
+from densescan.sparse.tensor import SparseTensor, voxelise
 
 RELEASED_WIDTHS = (32, 32, 64, 128, 256, 256, 128, 96, 96)  # stem, stage 1-4, up 1-4
 PointFeatures = Literal["absolute", "local"]
@@ -27,7 +27,10 @@ class NetConfig:
     voxel_size: float = 0.05
     """Edge of a voxel at the finest level [m]."""
     point_features: PointFeatures = "absolute"
-    """What a point tells its voxel. `absolute`: its coordinates [m], as released. `local`: see `embed_points`."""
+    """What a point tells its voxel. `absolute`: its coordinates [m], as released. `local`: see `point_feats`."""
+    see_scan: bool = False
+    """The denoiser's voxels also hold the scan's own points, marked as such. False: as released, where the scan is
+    known through the encoder alone."""
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -36,50 +39,63 @@ class NetConfig:
 
     @property
     def in_channels(self) -> int:
-        """Features of a point."""
+        """Features of a point, without the mark of the scan's points."""
         return 3 if self.point_features == "absolute" else 5
 
 
 @dataclass(frozen=True)
 class VoxelisedPoints:
-    """Clouds turned into voxels: features at the finest level, and the way back to the points."""
+    """Clouds turned into voxels: features at the finest level, and the row of every point's voxel."""
 
     tensor: SparseTensor
-    point_map: PointMap
-    shape: tuple[int, int]
+    rows: Int[Tensor, "B M"]
 
     def to_points(self, x: SparseTensor) -> Float[Tensor, "B M C"]:
         """The features of each point's voxel."""
-        return gather(x.feats, self.point_map.inverse).unflatten(0, self.shape)
+        return gather(x.feats, self.rows)
 
 
-def embed_points(points: Float[Tensor, "B M 3"], config: NetConfig) -> VoxelisedPoints:
+def point_feats(points: Float[Tensor, "B M 3"], rounded: Float[Tensor, "B M 3"], config: NetConfig) -> Tensor:
+    """What each point tells its voxel, (B, M, config.in_channels).
+
+    `absolute`: x, y, z [m], as released. `local` (ours): the offset from the voxel's centre [voxels], the height
+    [10 m] and the horizontal range [50 m], so that what a network learns on crops holds anywhere in a scan.
+    """
+    if config.point_features == "absolute":
+        return points
+    horizontal = points[..., :2].detach().norm(dim=2, keepdim=True)
+    return torch.cat((points / config.voxel_size - rounded, points[..., 2:] / 10.0, horizontal / 50.0), dim=2)
+
+
+def embed_points(
+    points: Float[Tensor, "B M 3"], config: NetConfig, scan: Float[Tensor, "B N 3"] | None = None
+) -> VoxelisedPoints:
     """Round points to voxels, round(p / voxel_size) half to even, and average their features there.
 
-    Features `absolute`: x, y, z [m], as released. `local` (ours): the offset from the voxel's centre in voxels, the
-    height [10 m] and the horizontal range [50 m], so that what a network learns on crops holds anywhere in a scan.
+    scan: points that fill voxels of their own or shared ones, and carry a mark; None: neither points nor mark.
     """
+    every = points if scan is None else torch.cat((points, scan), dim=1)
     size = torch.tensor(config.voxel_size, dtype=points.dtype, device=points.device)  # a tensor: x / s on every device
-    scaled = points / size
-    rounded = torch.round(scaled.detach())
-    batch = torch.arange(len(points), device=points.device)[:, None, None].expand(-1, points.shape[1], 1)
+    rounded = torch.round(every.detach() / size)
+    feats = point_feats(every, rounded, config)
+    if scan is not None:
+        mark = (torch.arange(every.shape[1], device=every.device) >= points.shape[1]).to(feats.dtype)
+        feats = torch.cat((feats, mark[None, :, None].expand(len(every), -1, 1)), dim=2)
+    batch = torch.arange(len(every), device=every.device)[:, None, None].expand(-1, every.shape[1], 1)
     point_map = voxelise(torch.cat((batch, rounded.long()), dim=2).flatten(0, 1))
-    feats = points
-    if config.point_features == "local":
-        horizontal = points[..., :2].detach().norm(dim=2, keepdim=True)
-        feats = torch.cat((scaled - rounded, points[..., 2:] / 10.0, horizontal / 50.0), dim=2)
     voxel_feats = points_to_voxels(feats.flatten(0, 1), point_map)
-    return VoxelisedPoints(SparseTensor(voxel_feats, point_map.voxels), point_map, (points.shape[0], points.shape[1]))
+    rows = point_map.inverse.unflatten(0, every.shape[:2])[:, : points.shape[1]]
+    return VoxelisedPoints(SparseTensor(voxel_feats, point_map.voxels), rows)
 
 
 class EncoderHalf(nn.Module):
     """Stem and four stages, each half the resolution of the one before."""
 
-    def __init__(self, config: NetConfig) -> None:
+    def __init__(self, config: NetConfig, in_channels: int | None = None) -> None:
         super().__init__()
         self.config = config
         c, norm = config.channels, config.norm
-        self.stem = make_stem(config.in_channels, c[0], norm)
+        self.stem = make_stem(in_channels or config.in_channels, c[0], norm)
         for i in range(1, 5):
             stage = (DownBlock(c[i - 1], c[i - 1], norm), ResidualBlock(c[i - 1], c[i], norm), ResidualBlock(c[i], c[i], norm))
             self.add_module(f"stage{i}", nn.Sequential(*stage))
@@ -95,8 +111,8 @@ class UNet(EncoderHalf):
 
     HEAD_WIDTH = 20
 
-    def __init__(self, config: NetConfig, out_channels: int) -> None:
-        super().__init__(config)
+    def __init__(self, config: NetConfig, out_channels: int, in_channels: int | None = None) -> None:
+        super().__init__(config, in_channels)
         c, norm = config.channels, config.norm
         for i in range(1, 5):
             skip = c[4 - i]

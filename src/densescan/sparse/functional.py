@@ -4,44 +4,68 @@ Plain PyTorch: gather rows, multiply, add rows; on CPU and on CUDA, in any float
 bit-identical from run to run: no sum depends on the order in which threads arrive.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.tensor import PointMap
 
-ROWS_AT_ONCE = 16_384  # rows gathered and multiplied at a time: the buffers stay in the processor's cache
+ROWS_AT_ONCE = 4_096  # rows gathered and multiplied at a time: the buffers stay in the processor's cache
+_ROW_STEP = 256  # reduced-precision blocks are padded to multiples of this, see `_take`
+
+
+def _take(feats: Tensor, rows: Tensor) -> Tensor:
+    """feats[rows], followed by rows of zeros where the type is a reduced one.
+
+    On CPUs a reduced-precision product is compiled for each new shape (by oneDNN), which costs more than the product
+    itself; padding the row counts, which never repeat, to a few sizes lets the compiled ones be used again.
+    """
+    n = len(rows)
+    if feats.dtype in (torch.float32, torch.float64) or feats.device.type != "cpu":
+        return feats.index_select(0, rows)
+    size = -(-n // _ROW_STEP) * _ROW_STEP if n > _ROW_STEP else 1 << max(5, (n - 1).bit_length())
+    block = feats.new_empty(size, feats.shape[1])
+    torch.index_select(feats, 0, rows, out=block[:n])
+    block[n:] = 0
+    return block
+
+
+def _row_blocks(rows: tuple[Tensor, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of row lists of at most `ROWS_AT_ONCE`, empty ones left out."""
+    if len(rows[0]):
+        yield from zip(rows[0].split(ROWS_AT_ONCE), rows[1].split(ROWS_AT_ONCE), strict=True)
 
 
 def _convolve(feats: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     """out[o] = sum_k feats[i] @ kernel[k] over the pairs (i, o) of each offset; sums are kept in float32 or wider."""
     wide = torch.promote_types(feats.dtype, torch.float32)
     out = torch.zeros(kernel_map.n_out, kernel.shape[2], dtype=wide, device=feats.device)
-    for k in range(len(kernel)):
-        rows = kernel_map.rows(k)
-        if rows is None:
+    for k, pair in enumerate(kernel_map.pairs):
+        if pair is None:
             out += feats @ kernel[k]
             continue
-        for in_rows, out_rows in zip(rows[0].split(ROWS_AT_ONCE), rows[1].split(ROWS_AT_ONCE), strict=True):
-            out.index_add_(0, out_rows, (feats.index_select(0, in_rows) @ kernel[k]).to(wide))
+        for in_rows, out_rows in _row_blocks(pair):
+            product = _take(feats, in_rows) @ kernel[k]
+            out.index_add_(0, out_rows, product[: len(out_rows)].to(wide))
     return out.to(feats.dtype)
 
 
-def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap, n_offsets: int) -> Tensor:
+def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> Tensor:
     """grad_kernel[k] = sum over pairs (i, o) of feats[i]^T grad_out[o], summed in float32 or wider."""
     wide = torch.promote_types(feats.dtype, torch.float32)
-    grad = torch.zeros(n_offsets, feats.shape[1], grad_out.shape[1], dtype=wide, device=feats.device)
-    for k in range(n_offsets):
-        rows = kernel_map.rows(k)
-        if rows is None:
+    shape = (len(kernel_map.pairs), feats.shape[1], grad_out.shape[1])
+    grad = torch.zeros(shape, dtype=wide, device=feats.device)
+    for k, pair in enumerate(kernel_map.pairs):
+        if pair is None:
             grad[k] = feats.T @ grad_out
             continue
-        for in_rows, out_rows in zip(rows[0].split(ROWS_AT_ONCE), rows[1].split(ROWS_AT_ONCE), strict=True):
-            grad[k] += feats.index_select(0, in_rows).T @ grad_out.index_select(0, out_rows)
+        for in_rows, out_rows in _row_blocks(pair):
+            grad[k] += _take(feats, in_rows).T @ _take(grad_out, out_rows)
     return grad.to(feats.dtype)
 
 
@@ -60,7 +84,7 @@ class _SparseConv(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_feats = _convolve(grad_out, kernel.transpose(1, 2), ctx.kernel_map.transposed)
         if ctx.needs_input_grad[1]:
-            grad_kernel = _kernel_gradient(feats, grad_out.contiguous(), ctx.kernel_map, len(kernel))
+            grad_kernel = _kernel_gradient(feats, grad_out.contiguous(), ctx.kernel_map)
         return grad_feats, grad_kernel, None
 
 
@@ -70,8 +94,13 @@ def sparse_conv(
     """Sparse convolution (a correlation, no bias): out[o] = sum_k feats[o + offset_k] @ kernel[k].
 
     One function serves the submanifold, the strided and the transposed convolution: they differ in their map alone.
-    Differentiable once, in `feats` and `kernel`.
+    Differentiable once, in `feats` and `kernel`. Under `torch.autocast` it multiplies in the reduced type, as dense
+    convolutions do; sums are kept in float32.
     """
+    device = feats.device.type
+    if torch.is_autocast_enabled(device):
+        reduced = torch.get_autocast_dtype(device)
+        feats, kernel = feats.to(reduced), kernel.to(reduced)
     return _SparseConv.apply(feats, kernel, kernel_map)  # type: ignore[no-any-return]
 
 
@@ -80,6 +109,6 @@ def points_to_voxels(feats: Float[Tensor, "P C"], point_map: PointMap) -> Float[
     return F.embedding_bag(point_map.order, feats, point_map.offsets, mode="mean")
 
 
-def gather(feats: Float[Tensor, "V C"], rows: Tensor) -> Float[Tensor, "P C"]:
+def gather(feats: Float[Tensor, "V C"], rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape C"]:
     """feats[rows], with a backward pass that is deterministic where rows repeat."""
     return F.embedding(rows, feats)

@@ -34,10 +34,6 @@ class KernelMap:
         """The map of the adjoint: inputs and outputs exchanged."""
         return KernelMap(tuple(p and (p[1], p[0]) for p in self.pairs), n_in=self.n_out, n_out=self.n_in)
 
-    def rows(self, k: int) -> tuple[Tensor, Tensor] | None:
-        """(in_rows, out_rows) of offset k, or None for the identity."""
-        return self.pairs[k]
-
 
 def submanifold_map(keys: Int[Tensor, " V"]) -> KernelMap:
     """The 3x3x3 map of a voxel set onto itself.

@@ -44,3 +44,8 @@ def unpack(keys: Int[Tensor, " V"]) -> Int[Tensor, "V 4"]:
 def key_step(dx: int, dy: int, dz: int) -> int:
     """What to add to a key to reach the voxel (dx, dy, dz) further on."""
     return (dx << 2 * AXIS_BITS) + (dy << AXIS_BITS) + dz
+
+
+def pack_batch(batch: int) -> int:
+    """What to add to a key of batch element 0 to move it to another batch element."""
+    return batch << 3 * AXIS_BITS

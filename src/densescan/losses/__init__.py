@@ -1,0 +1,1 @@
+"""Training losses: pure functions from tensors to a loss and its parts."""

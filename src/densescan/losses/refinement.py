@@ -1,0 +1,48 @@
+"""The refiner's loss: the Chamfer distance between moved points and the true surface."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+_SMALLEST_DISTANCE = 1e-4  # m; keeps the gradient of the distance finite where two points coincide
+
+
+class ChamferLoss(NamedTuple):
+    """The loss and its two directions [m]."""
+
+    total: Float[Tensor, ""]
+    scene_to_truth: Float[Tensor, ""]
+    truth_to_scene: Float[Tensor, ""]
+
+
+def chamfer_loss(
+    scene: Float[Tensor, "L 3"],
+    truth: Float[Tensor, "M 3"],
+    scene_counts: Bool[Tensor, " L"] | None = None,
+    truth_counts: Bool[Tensor, " M"] | None = None,
+) -> ChamferLoss:
+    """Mean of the two directed mean nearest-neighbour distances (not squared), differentiable in `scene`.
+
+    scene_counts, truth_counts: points whose own distance enters the loss; the others serve as neighbours only, which
+    keeps the border of a crop from being punished for what was cut away. None: all.
+    The pairs are found with k-d trees and held fixed, as is usual; the gradient is that of the distances.
+    """
+    to_truth = _distances(scene, truth, _nearest(scene, truth), scene_counts)
+    to_scene = _distances(truth, scene, _nearest(truth, scene), truth_counts)
+    return ChamferLoss((to_truth + to_scene) / 2, to_truth, to_scene)
+
+
+def _nearest(queries: Tensor, targets: Tensor) -> Tensor:
+    tree = cKDTree(targets.detach().cpu().numpy(), balanced_tree=False, compact_nodes=False)
+    rows: np.ndarray = tree.query(queries.detach().cpu().numpy(), workers=-1)[1]
+    return torch.from_numpy(rows).to(queries.device)
+
+
+def _distances(queries: Tensor, targets: Tensor, rows: Tensor, counts: Tensor | None) -> Tensor:
+    squared = (queries - targets[rows]).square().sum(1)
+    distances = squared.clamp_min(_SMALLEST_DISTANCE**2).sqrt()
+    return distances.mean() if counts is None else distances[counts].mean()

@@ -1,0 +1,25 @@
+"""Frozen configurations by name: what a run of `densescan train` starts from.
+
+`small` is the size that two processor cores train in about an hour and complete a scan with in seconds.
+"""
+
+from densescan.data.dataset import CropConfig
+from densescan.nets.minkunet import NetConfig
+from densescan.training.loop import LoopConfig
+from densescan.training.refinement import RefinerConfig
+from densescan.training.teacher import TeacherConfig
+
+SMALL_NET = NetConfig(width=0.5, norm="layer", voxel_size=0.1, point_features="local")
+"""Half the released width on voxels of 0.1 m, with a norm that sees no batch."""
+
+SMALL_TEACHER = TeacherConfig(
+    net=NetConfig(width=0.5, norm="layer", voxel_size=0.1, point_features="local", see_scan=True),
+    crops=CropConfig(),
+    prior_weight=0.0,
+)
+"""Teacher of the bundled weights: the plain least-squares loss, see docs/experiments.md."""
+SMALL_TEACHER_LOOP = LoopConfig(max_steps=4500, batch_size=2, lr=1e-3)
+
+SMALL_REFINER = RefinerConfig(net=SMALL_NET)
+"""Refiner of the bundled weights."""
+SMALL_REFINER_LOOP = LoopConfig(max_steps=3000, batch_size=2, lr=1e-3)

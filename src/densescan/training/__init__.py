@@ -1,0 +1,1 @@
+"""Training: a loop that knows no method, and one file per stage of the method."""

@@ -1,0 +1,57 @@
+"""Stage two: the refiner, trained on the Chamfer distance."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from densescan.data.dataset import Crop, CropConfig
+from densescan.losses.refinement import chamfer_loss
+from densescan.nets.minkunet import NetConfig
+from densescan.nets.refiner import OFFSETS_PER_POINT, Refiner
+
+
+@dataclass(frozen=True)
+class RefinerConfig:
+    """The refiner's form and what it learns to mend."""
+
+    net: NetConfig = field(default_factory=NetConfig)
+    crops: CropConfig = field(default_factory=lambda: CropConfig(truth_points=40_000, truth_margin=2.0))
+    repeat: int = 10
+    """How many jittered copies of each point of the scan make the input."""
+    min_jitter: float = 0.05
+    """The copies are displaced by Gaussian noise of a random standard deviation, at least this [m] ..."""
+    max_jitter: float = 0.5
+    """... and at most this."""
+
+
+class RefinementStage:
+    """Train the refiner on jittered copies of the scan: what a completer leaves, scattered about the surface.
+
+    Only points and truth within the crop's radius count; beyond it both serve as neighbours alone.
+    """
+
+    def __init__(self, config: RefinerConfig) -> None:
+        self.config = config
+        self.crops = config.crops
+        self.refiner = Refiner(config.net)
+        self.networks: dict[str, nn.Module] = {"refiner": self.refiner}
+
+    def loss(self, batch: Crop, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        losses = [self._crop_loss(Crop(*parts), generator) for parts in zip(*batch, strict=True)]
+        total, forth, back = torch.stack([torch.stack(loss) for loss in losses]).mean(0)
+        logs = {"loss": total.item(), "scene_to_truth": forth.item(), "truth_to_scene": back.item()}
+        return total, logs
+
+    def _crop_loss(self, crop: Crop, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        c = self.config
+        scene = crop.scan.repeat_interleave(c.repeat, dim=0)
+        spread = torch.rand(1, generator=generator) * (c.max_jitter - c.min_jitter) + c.min_jitter
+        scene = scene + spread * torch.randn(scene.shape, generator=generator)
+        refined = self.refiner(scene[None])[0]
+        inside = _within(scene, crop).repeat_interleave(OFFSETS_PER_POINT)
+        return chamfer_loss(refined, crop.truth, inside, _within(crop.truth, crop))
+
+
+def _within(points: Tensor, crop: Crop) -> Tensor:
+    return (points[:, :2] - crop.centre).norm(dim=1) < crop.radius
