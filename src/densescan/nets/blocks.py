@@ -40,7 +40,9 @@ class DownBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__()
-        self.net = nn.Sequential(StridedConv(in_channels, out_channels), make_norm(norm, out_channels), ReLU())
+        self.net = nn.Sequential(
+            StridedConv(in_channels, out_channels), make_norm(norm, out_channels), ReLU()
+        )
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         out: SparseTensor = self.net(x)
@@ -52,7 +54,9 @@ class UpBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__()
-        self.net = nn.Sequential(TransposedConv(in_channels, out_channels), make_norm(norm, out_channels), ReLU())
+        self.net = nn.Sequential(
+            TransposedConv(in_channels, out_channels), make_norm(norm, out_channels), ReLU()
+        )
 
     def forward(self, x: SparseTensor, finer: Voxels) -> SparseTensor:
         conv, norm, relu = self.net

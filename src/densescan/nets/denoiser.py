@@ -14,9 +14,10 @@ from densescan.nets.minkunet import NetConfig, UNet, VoxelisedPoints, embed_poin
 from densescan.sparse.functional import gather
 from densescan.sparse.tensor import SparseTensor, Voxels
 
-PLACES = ("stage1", "stage2", "stage3", "stage4", "up1", "up2", "up3", "up4")  # where the condition scales features
+# Where the condition scales features:
+PLACES = ("stage1", "stage2", "stage3", "stage4", "up1", "up2", "up3", "up4")
 NARROW_PLACES = ("up3", "up4")  # where the released MLPs are as wide inside as the features they scale
-TIME_BEFORE_LATENT = "up1"  # the released network concatenates (time, latent) here and (latent, time) elsewhere
+TIME_BEFORE_LATENT = "up1"  # the released network has (time, latent) here and (latent, time) elsewhere
 
 
 def timestep_embedding(t: Int[Tensor, " B"], dim: int) -> Float[Tensor, "B D"]:
@@ -81,7 +82,12 @@ class Denoiser(UNet):
         return self.predict(self.embed(x_t, cond), t, cond)
 
     def guided(
-        self, x_t: Float[Tensor, "B M 3"], t: Int[Tensor, " B"], cond: Condition, uncond: Condition, scale: float
+        self,
+        x_t: Float[Tensor, "B M 3"],
+        t: Int[Tensor, " B"],
+        cond: Condition,
+        uncond: Condition,
+        scale: float,
     ) -> Float[Tensor, "B M 3"]:
         """Classifier-free guidance, eps_uncond + scale (eps_cond - eps_uncond); in the released form
         both branches share voxels, kernel maps and stem."""

@@ -29,9 +29,12 @@ def nearest_voxel(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
     search = _by_tree if queries.keys.device.type == "cpu" else _exhaustive
     rows = []
     for b in range(n_batches):
-        q, t = queries.coords[q_edges[b] : q_edges[b + 1], 1:], targets.coords[t_edges[b] : t_edges[b + 1], 1:]
+        q = queries.coords[q_edges[b] : q_edges[b + 1], 1:]
+        t = targets.coords[t_edges[b] : t_edges[b + 1], 1:]
         if len(q) and not len(t):
-            raise InputError(f"batch element {b} has {len(q)} scene voxels but no condition voxel: its scan is empty")
+            raise InputError(
+                f"batch element {b} has {len(q)} scene voxels but no condition voxel: its scan is empty"
+            )
         rows.append(t_edges[b] + (search(q, t) if len(t) > 1 else q.new_zeros(len(q))))
     return torch.cat(rows) if rows else queries.keys.new_zeros(0)
 

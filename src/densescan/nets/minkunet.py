@@ -75,7 +75,8 @@ def embed_points(
     scan: points that fill voxels of their own or shared ones, and carry a mark; None: neither points nor mark.
     """
     every = points if scan is None else torch.cat((points, scan), dim=1)
-    size = torch.tensor(config.voxel_size, dtype=points.dtype, device=points.device)  # a tensor: x / s on every device
+    # A tensor, not a number: some devices replace division by a number with multiplication by its inverse.
+    size = torch.tensor(config.voxel_size, dtype=points.dtype, device=points.device)
     rounded = torch.round(every.detach() / size)
     feats = point_feats(every, rounded, config)
     if scan is not None:
@@ -97,8 +98,9 @@ class EncoderHalf(nn.Module):
         c, norm = config.channels, config.norm
         self.stem = make_stem(in_channels or config.in_channels, c[0], norm)
         for i in range(1, 5):
-            stage = (DownBlock(c[i - 1], c[i - 1], norm), ResidualBlock(c[i - 1], c[i], norm), ResidualBlock(c[i], c[i], norm))
-            self.add_module(f"stage{i}", nn.Sequential(*stage))
+            fine, coarse = c[i - 1], c[i]
+            down, widen = DownBlock(fine, fine, norm), ResidualBlock(fine, coarse, norm)
+            self.add_module(f"stage{i}", nn.Sequential(down, widen, ResidualBlock(coarse, coarse, norm)))
 
     def stage(self, i: int, x: SparseTensor) -> SparseTensor:
         """Stage i, in 1..4: from the level of x to the next coarser one."""
@@ -115,10 +117,11 @@ class UNet(EncoderHalf):
         super().__init__(config, in_channels)
         c, norm = config.channels, config.norm
         for i in range(1, 5):
-            skip = c[4 - i]
-            blocks = nn.Sequential(ResidualBlock(c[4 + i] + skip, c[4 + i], norm), ResidualBlock(c[4 + i], c[4 + i], norm))
-            self.add_module(f"up{i}", nn.ModuleList([UpBlock(c[3 + i], c[4 + i], norm), blocks]))
-        self.last = nn.Sequential(nn.Linear(c[8], self.HEAD_WIDTH), nn.LeakyReLU(0.1), nn.Linear(self.HEAD_WIDTH, out_channels))
+            coarse, fine, skip = c[3 + i], c[4 + i], c[4 - i]
+            blocks = nn.Sequential(ResidualBlock(fine + skip, fine, norm), ResidualBlock(fine, fine, norm))
+            self.add_module(f"up{i}", nn.ModuleList([UpBlock(coarse, fine, norm), blocks]))
+        hidden = nn.Linear(c[8], self.HEAD_WIDTH)
+        self.last = nn.Sequential(hidden, nn.LeakyReLU(0.1), nn.Linear(self.HEAD_WIDTH, out_channels))
 
     def up(self, i: int, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
         """Upward step i, in 1..4: from the level of x to that of the skip connection."""

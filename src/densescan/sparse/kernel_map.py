@@ -14,7 +14,8 @@ from torch import Tensor
 from densescan.sparse.keys import key_step
 
 CENTRE = 13  # number of the offset (0, 0, 0) in the 3x3x3 kernel
-_HALF_PLANE = ((0, 1), (1, -1), (1, 0), (1, 1))  # (dx, dy) after (0, 0) in lexicographic order; the rest by symmetry
+# (dx, dy) after (0, 0) in lexicographic order; the rest by symmetry:
+_HALF_PLANE = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ def submanifold_map(keys: Int[Tensor, " V"]) -> KernelMap:
     return KernelMap(tuple(pairs), n_in=len(keys), n_out=len(keys))
 
 
-def _store(pairs: list[tuple[Tensor, Tensor] | None], d: tuple[int, int, int], in_rows: Tensor, out_rows: Tensor) -> None:
+def _store(
+    pairs: list[tuple[Tensor, Tensor] | None], d: tuple[int, int, int], in_rows: Tensor, out_rows: Tensor
+) -> None:
     k = (d[0] + 1) + 3 * (d[1] + 1) + 9 * (d[2] + 1)
     pairs[k] = (in_rows, out_rows)
     pairs[26 - k] = (out_rows, in_rows)

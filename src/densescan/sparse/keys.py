@@ -30,7 +30,9 @@ def pack(coords: Int[Tensor, "V 4"]) -> Int[Tensor, " V"]:
                 "crop the points to a smaller range or use larger voxels"
             )
         if lowest[0] < 0 or highest[0] >= MAX_BATCH:
-            raise InputError(f"batch indices {lowest[0]}..{highest[0]} leave [0, {MAX_BATCH}): use smaller batches")
+            raise InputError(
+                f"batch indices {lowest[0]}..{highest[0]} leave [0, {MAX_BATCH}): use smaller batches"
+            )
     b, x, y, z = coords.long().unbind(1)
     return (b << 3 * AXIS_BITS) + ((x + BIAS) << 2 * AXIS_BITS) + ((y + BIAS) << AXIS_BITS) + (z + BIAS)
 

@@ -13,7 +13,8 @@ def _init_kernel(kernel: nn.Parameter) -> nn.Parameter:
     """Kaiming's normal initialisation over the inputs that one output sees if all its neighbours exist."""
     fan_in = kernel.shape[:-1].numel()
     with torch.no_grad():
-        return kernel.normal_(0.0, math.sqrt(2.0 / fan_in))
+        kernel.normal_(0.0, math.sqrt(2.0 / fan_in))
+    return kernel
 
 
 class SubmanifoldConv(nn.Module):
@@ -56,7 +57,7 @@ class TransposedConv(nn.Module):
         super().__init__()
         self.kernel = _init_kernel(nn.Parameter(torch.empty(8, in_channels, out_channels)))
         with torch.no_grad():
-            self.kernel *= math.sqrt(8.0)  # every output has exactly one input
+            self.kernel.mul_(math.sqrt(8.0))  # every output has exactly one input
 
     def forward(self, x: SparseTensor, finer: Voxels) -> SparseTensor:
         """finer: the level whose `coarser` is the level of x; the output has its voxels in its row order."""

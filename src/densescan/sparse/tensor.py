@@ -92,7 +92,10 @@ class PointMap:
 
 
 def voxelise(coords: Int[Tensor, "P 4"]) -> PointMap:
-    """The voxels that integer point coordinates (batch, x, y, z) fall into. Points need no order, batches no grouping."""
+    """The voxels that integer point coordinates (batch, x, y, z) fall into.
+
+    Points need no order, batches no grouping.
+    """
     keys, inverse, counts = torch.unique(pack(coords), return_inverse=True, return_counts=True)
     offsets = counts.cumsum(0) - counts
     return PointMap(Voxels(keys), inverse, torch.argsort(inverse, stable=True), offsets)
