@@ -1,0 +1,240 @@
+"""From one sparse scan to a dense scene."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from densescan.data.io import write_points
+from densescan.data.scan import Scan
+from densescan.diffusion import Schedule, consistent, ddim, ddpm, dpm_solver_pp, gaussian, noise_scene, renoise
+from densescan.diffusion.samplers import EpsFn, Sampler
+from densescan.errors import InputError
+from densescan.geometry.crop import clean_scene, within_range
+from densescan.geometry.sampling import farthest_point_sampling
+from densescan.nets.encoder import Condition
+from densescan.nets.networks import Networks
+
+SamplerName = Literal["sde-dpm-solver++", "dpm-solver++", "ddpm", "ddim", "consistent", "renoise"]
+LastStep = Literal["diffusers-0.18", "diffusers-new"]
+MIN_POINTS = 2  # fewer have no spread, which the post-processing needs
+
+OnStep = Callable[[int, int], None]
+Net = TypeVar("Net", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class CompletionConfig:
+    """How a scan is completed. The defaults are those of the released few-step students."""
+
+    scan_points: int = 18_000
+    """N: the scan is reduced to this many points by farthest point sampling; a smaller one is used whole."""
+    repeat: int = 10
+    """K: each point is repeated so many times, so that the scene has N K points before refinement."""
+    steps: int = 8
+    """Sampling steps: 50 for a teacher, 8 to 1 for a student."""
+    guidance_scale: float = 3.5
+    """Classifier-free guidance; 1 asks the network once a step instead of twice."""
+    sampler: SamplerName = "sde-dpm-solver++"
+    """Sampling algorithm; `consistent` is the one that agrees with the noising of Eq. 1."""
+    eta: float = 0.0
+    """Share of fresh noise a step, in [0, 1], of the samplers `ddim`, `consistent` and `renoise`."""
+    last_step: LastStep = "diffusers-0.18"
+    """Where the DPM solvers end: at the noise of t = 0, as released, or without noise."""
+    lam: float = 1.0
+    """Noise at the start of sampling [m] (Eq. 19)."""
+    min_range: float = 3.5
+    """Points of the scan nearer to the sensor are dropped: the car itself [m]."""
+    max_range: float = 50.0
+    """Points farther from the sensor are dropped, before and after sampling [m]."""
+    voxel_size: float | None = None
+    """Edge of the networks' voxels [m]; None: what they were trained with."""
+    refine: bool = True
+    """Let the refiner, if there is one, multiply the points by six."""
+    bfloat16: bool = False
+    """Multiply matrices in bfloat16: faster where the processor has it, not bit-equal to float32."""
+
+    def __post_init__(self) -> None:
+        for name in ("scan_points", "repeat", "steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.min_range < self.max_range:
+            raise InputError(
+                f"the range must satisfy 0 <= min_range < max_range, got {self.min_range} to {self.max_range} m"
+            )
+        if self.voxel_size is not None and not self.voxel_size > 0:
+            raise InputError(f"voxel_size must be positive, got {self.voxel_size}")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A dense scene and how it came about."""
+
+    points: Float32[np.ndarray, "L 3"]
+    """The scene [m], sensor frame: refined where there is a refiner, otherwise equal to `coarse`."""
+    coarse: Float32[np.ndarray, "M 3"]
+    """The scene before refinement [m], sensor frame."""
+    seconds: dict[str, float]
+    """Wall-clock time of each stage; their sum is the whole."""
+    seed: int
+    """Seed of the noise."""
+    config: CompletionConfig
+    """All parameters used."""
+
+    def save(self, path: str | Path) -> None:
+        """Write the scene; the ending of the file's name chooses the format: .ply, .pcd, .bin or .npy.
+
+        Raises: InputError: unknown ending, or a place that cannot be written.
+        """
+        write_points(path, self.points)
+
+
+@dataclass
+class _Clock:
+    """Seconds per stage."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[name] = time.perf_counter() - began
+
+
+class Completer:
+    """Completes scans with one set of networks.
+
+    networks: encoder and denoiser, and a refiner if there is one. config: parameters of every completion unless a
+    call says otherwise. device: where the networks run.
+    Raises: InputError: no encoder or no denoiser.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        config: CompletionConfig | None = None,
+        device: str | torch.device = "cpu",
+        schedule: Schedule | None = None,
+    ) -> None:
+        if networks.encoder is None or networks.denoiser is None:
+            missing = "encoder" if networks.encoder is None else "denoiser"
+            raise InputError(f"a completer needs an encoder and a denoiser; these weights hold no {missing}")
+        self.device = torch.device(device)
+        self.networks = networks.to(self.device).eval()
+        self.config = config or CompletionConfig()
+        self.schedule = schedule or Schedule()
+
+    @torch.inference_mode()
+    def __call__(
+        self, scan: Scan | np.ndarray, *, seed: int = 0, on_step: OnStep | None = None, **changes: Any
+    ) -> Completion:
+        """Complete a scan. The same scan, seed and parameters give the same scene, whatever was completed before.
+
+        Args: scan: sensor frame, x forward, y left, z up [m]; an array needs x, y, z in its first three columns. seed:
+            of the noise. on_step: called after every sampling step with (steps done, steps). changes: fields of
+            `CompletionConfig` that differ from this completer's, such as steps=4.
+        Raises: InputError: too few points within range, an unknown parameter or a bad value of one.
+        """
+        scan = scan if isinstance(scan, Scan) else Scan(np.ascontiguousarray(np.asarray(scan)[:, :3], np.float32))
+        config = _changed(self.config, changes)
+        clock = _Clock(self.device)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
+            with clock.stage("crop"):  # 1. keep what lies around the car, within range
+                points = torch.from_numpy(scan.points)
+                points = points[within_range(points, config.min_range, config.max_range)]
+                _check_enough(points, scan, config)
+            with clock.stage("reduce"):  # 2. an even subset of N points
+                points = points[farthest_point_sampling(points, config.scan_points)].to(self.device)
+            with clock.stage("encode"):  # 3. the condition, once a scan
+                eps_fn = self._eps_fn(points, config)
+            with clock.stage("denoise"):  # 4. K noisy copies of each point, denoised
+                x_init = points.repeat(config.repeat, 1)[None]
+                noise = gaussian(generator)
+                x_T = noise_scene(x_init, config.lam, noise(x_init))
+                x_0 = _sampler(config)(
+                    eps_fn, x_init, x_T, self.schedule, config.steps, noise=noise,
+                    on_step=on_step and (lambda i, _: on_step(i + 1, config.steps)),
+                )  # fmt: skip
+            with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
+                coarse = x_0[0][clean_scene(x_0[0], x_init[0], config.max_range)]
+            with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
+                scene = self._refine(coarse, config)
+        return Completion(scene.cpu().numpy(), coarse.cpu().numpy(), clock.seconds, seed, config)
+
+    def _eps_fn(self, points: Float[Tensor, "N 3"], config: CompletionConfig) -> EpsFn:
+        assert self.networks.encoder is not None and self.networks.denoiser is not None
+        encoder = _with_voxel_size(self.networks.encoder, config.voxel_size)
+        denoiser = _with_voxel_size(self.networks.denoiser, config.voxel_size)
+        cond = encoder(points[None])
+        if config.guidance_scale == 1.0:
+            return lambda x_t, t: denoiser(x_t, t.reshape(1), cond).float()
+        uncond: Condition = encoder.unconditional()
+        scale = float(config.guidance_scale)
+        return lambda x_t, t: denoiser.guided(x_t, t.reshape(1), cond, uncond, scale).float()
+
+    def _refine(self, coarse: Float[Tensor, "M 3"], config: CompletionConfig) -> Float[Tensor, "L 3"]:
+        if self.networks.refiner is None or not config.refine or not len(coarse):
+            return coarse
+        refiner = _with_voxel_size(self.networks.refiner, config.voxel_size)
+        scene: Tensor = refiner(coarse[None])[0].float()
+        return scene
+
+
+def _changed(config: CompletionConfig, changes: dict[str, Any]) -> CompletionConfig:
+    try:
+        return replace(config, **changes)
+    except TypeError as error:
+        known = ", ".join(CompletionConfig.__dataclass_fields__)
+        raise InputError(f"unknown parameter of a completion in {sorted(changes)}; known are seed, {known}") from error
+
+
+def _check_enough(points: Tensor, scan: Scan, config: CompletionConfig) -> None:
+    if len(points) < MIN_POINTS:
+        raise InputError(
+            f"{scan.path or 'the scan'}: {len(points)} of {len(scan.points)} points lie between {config.min_range:g} and "
+            f"{config.max_range:g} m from the sensor, at least {MIN_POINTS} are needed; "
+            "check that the scan is in metres and in the sensor's frame, or widen the range"
+        )
+
+
+def _sampler(config: CompletionConfig) -> Sampler:
+    """The algorithm of that name with the keywords of its own that the configuration sets."""
+    if config.sampler == "dpm-solver++":
+
+        def deterministic(*args: Any, noise: object, **keywords: Any) -> Tensor:
+            return dpm_solver_pp(*args, **keywords, last_step=config.last_step)
+
+        return deterministic
+    samplers: dict[str, Sampler] = {
+        "sde-dpm-solver++": partial(dpm_solver_pp, last_step=config.last_step),
+        "ddpm": ddpm,
+        "ddim": partial(ddim, eta=config.eta),
+        "consistent": partial(consistent, eta=config.eta),
+        "renoise": partial(renoise, churn=config.eta),
+    }
+    if config.sampler not in samplers:
+        raise InputError(f"unknown sampler {config.sampler!r}; known are dpm-solver++, {', '.join(samplers)}")
+    return samplers[config.sampler]
+
+
+def _with_voxel_size(net: Net, voxel_size: float | None) -> Net:
+    """The same network (sharing its parameters) on voxels of another size."""
+    if voxel_size is None:
+        return net
+    other = copy.copy(net)
+    other.config = replace(net.config, voxel_size=voxel_size)  # type: ignore[arg-type,type-var,assignment]
+    return other

@@ -1,0 +1,1 @@
+"""Weights: folders of our own, those that come with the package, and official checkpoints."""

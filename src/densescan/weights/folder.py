@@ -1,0 +1,173 @@
+"""A model on disk: a folder with `config.json`, `model.safetensors` and, for people, `README.md` (the model card)."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from densescan.completer import Completer, CompletionConfig
+from densescan.errors import InputError
+from densescan.files import atomic_write
+from densescan.nets.minkunet import NetConfig
+from densescan.nets.networks import PREFIXES, Networks
+from densescan.nets.denoiser import Denoiser
+from densescan.nets.encoder import ConditionEncoder
+from densescan.nets.refiner import Refiner
+
+CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
+BUNDLED = Path(__file__).parent / "bundled"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What `config.json` holds: the form of each network (None: absent) and how scans are completed with them."""
+
+    net: NetConfig | None = None
+    refiner: NetConfig | None = None
+    completion: CompletionConfig = CompletionConfig()
+
+
+def build(config: ModelConfig) -> Networks:
+    """Networks of a given form, with random weights."""
+    networks = Networks()
+    if config.net is not None:
+        networks.encoder, networks.denoiser = ConditionEncoder(config.net), Denoiser(config.net)
+    if config.refiner is not None:
+        networks.refiner = Refiner(config.refiner)
+    return networks
+
+
+def fill(networks: Networks, tensors: dict[str, Tensor], source: str) -> Networks:
+    """Copy tensors into networks, by the names of the released checkpoints.
+
+    source: what to call the origin in errors.
+    Raises: InputError: a missing, extra or misshapen tensor, each named.
+    """
+    expected = networks.state_dict()
+    faults = [f"missing {name}" for name in expected if name not in tensors]
+    faults += [f"unexpected {name}" for name in tensors if name not in expected]
+    faults += [
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise InputError(
+            f"{source} does not hold the weights of this architecture: {'; '.join(faults[:3])}{more}; "
+            "check that the file belongs to this model"
+        )
+    for name, network in networks.present().items():
+        prefix = PREFIXES[name]
+        network.load_state_dict({k: tensors[prefix + k] for k in network.state_dict()})
+    return networks
+
+
+def save_model(
+    folder: str | Path, networks: Networks, completion: CompletionConfig, card: str, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a model folder. dtype: how floating-point tensors are stored; they are read back as float32.
+
+    Raises: InputError: the folder cannot be made or written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot create the folder {folder}: {error.strerror}; choose another place") from error
+    net = networks.denoiser.config if networks.denoiser is not None else None
+    refiner = networks.refiner.config if networks.refiner is not None else None
+    tensors = {
+        name: (value.to(dtype) if value.is_floating_point() else value).contiguous()
+        for name, value in networks.state_dict().items()
+    }
+    with atomic_write(folder / TENSORS) as temporary:
+        save_file(tensors, temporary)
+    with atomic_write(folder / CARD) as temporary:
+        temporary.write_text(card)
+    with atomic_write(folder / CONFIG) as temporary:  # last: a folder that has it is complete
+        temporary.write_text(json.dumps(asdict(ModelConfig(net, refiner, completion)), indent=2) + "\n")
+
+
+def bundled_names() -> list[str]:
+    """Models that come with the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG}"))
+
+
+def model_folder(name_or_path: str | Path) -> Path:
+    """The folder of a bundled model or of one on disk.
+
+    Raises: InputError: neither.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) in bundled_names():
+        return BUNDLED / str(name_or_path)
+    if path.is_file():
+        raise InputError(
+            f"{path} is a file, expected a model folder with {CONFIG} and {TENSORS}: "
+            f"turn official checkpoints into one with `densescan weights convert {path} -o FOLDER`"
+        )
+    if not (path / CONFIG).is_file():
+        raise InputError(
+            f"no model {name_or_path}: expected a folder that holds {CONFIG}, or one of the bundled models "
+            f"({', '.join(bundled_names())})"
+        )
+    return path
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The configuration of a model folder.
+
+    Raises: InputError: not JSON, or fields that this version does not know.
+    """
+    path = folder / CONFIG
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text())
+        net, refiner = raw["net"], raw["refiner"]
+        return ModelConfig(
+            net and _parse(NetConfig, net), refiner and _parse(NetConfig, refiner), _parse(CompletionConfig, raw["completion"])
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no model configuration of this version: {error}; get the model again") from error
+
+
+def _parse(kind: type[T], raw: dict[str, Any]) -> T:
+    unknown = set(raw) - {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown:
+        raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
+    return kind(**raw)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, floating-point ones as float32.
+
+    Raises: InputError: missing, truncated, or not safetensors (a pickle, say).
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} cannot be read as safetensors ({reason}): get the model again, or convert a checkpoint with "
+            "`densescan weights convert`"
+        ) from error
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def load(name_or_path: str | Path, device: str | torch.device = "cpu") -> Completer:
+    """A completer from a bundled model's name or from a model folder.
+
+    Raises: InputError: no such model, or one that is damaged or of another architecture.
+    """
+    folder = model_folder(name_or_path)
+    config = read_config(folder)
+    path = folder / TENSORS
+    networks = fill(build(config), read_tensors(path), str(path))
+    return Completer(networks, config.completion, device)
