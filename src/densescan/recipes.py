@@ -18,8 +18,8 @@ SMALL_TEACHER = TeacherConfig(
     prior_weight=0.0,
 )
 """Teacher of the bundled weights: the plain least-squares loss, see docs/experiments.md."""
-SMALL_TEACHER_LOOP = LoopConfig(max_steps=4500, batch_size=2, lr=1e-3)
+SMALL_TEACHER_LOOP = LoopConfig(max_steps=3400, batch_size=2, lr=1e-3)
 
 SMALL_REFINER = RefinerConfig(net=SMALL_NET)
 """Refiner of the bundled weights."""
-SMALL_REFINER_LOOP = LoopConfig(max_steps=3000, batch_size=2, lr=1e-3)
+SMALL_REFINER_LOOP = LoopConfig(max_steps=2400, batch_size=2, lr=1e-3)
