@@ -1,13 +1,16 @@
 """From one sparse scan to a dense scene."""
 
 import copy
+import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -16,7 +19,16 @@ from torch import Tensor, nn
 
 from densescan.data.io import write_points
 from densescan.data.scan import Scan
-from densescan.diffusion import Schedule, consistent, ddim, ddpm, dpm_solver_pp, gaussian, noise_scene, renoise
+from densescan.diffusion import (
+    Schedule,
+    consistent,
+    ddim,
+    ddpm,
+    dpm_solver_pp,
+    gaussian,
+    noise_scene,
+    renoise,
+)
 from densescan.diffusion.samplers import EpsFn, Sampler
 from densescan.errors import InputError
 from densescan.geometry.crop import clean_scene, within_range
@@ -64,15 +76,26 @@ class CompletionConfig:
     """Multiply matrices in bfloat16: faster where the processor has it, not bit-equal to float32."""
 
     def __post_init__(self) -> None:
-        for name in ("scan_points", "repeat", "steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("scan_points", MIN_POINTS), ("repeat", 1), ("steps", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise InputError(f"{name} must be a whole number of at least {least}, got {value}")
+        for name in ("guidance_scale", "eta", "lam", "min_range", "max_range"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not math.isfinite(value):
+                raise InputError(f"{name} must be a finite number, got {value}")
+        if self.voxel_size is not None and not 0 < self.voxel_size < math.inf:
+            raise InputError(f"voxel_size must be positive, got {self.voxel_size} m; the releases use 0.05")
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"eta must lie in [0, 1], got {self.eta}; 0 is deterministic")
+        if self.lam < 0:
+            raise InputError(f"lam must be a noise scale of at least 0 m, got {self.lam}; usual is 1")
         if not 0 <= self.min_range < self.max_range:
-            raise InputError(
-                f"the range must satisfy 0 <= min_range < max_range, got {self.min_range} to {self.max_range} m"
-            )
-        if self.voxel_size is not None and not self.voxel_size > 0:
-            raise InputError(f"voxel_size must be positive, got {self.voxel_size}")
+            got = f"{self.min_range} to {self.max_range} m"
+            raise InputError(f"expected 0 <= min_range < max_range, got {got}; usual is 3.5 to 50 m")
+        for name, known in (("sampler", get_args(SamplerName)), ("last_step", get_args(LastStep))):
+            if getattr(self, name) not in known:
+                raise InputError(f"unknown {name} {getattr(self, name)!r}; known are {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -146,10 +169,12 @@ class Completer:
         Args: scan: sensor frame, x forward, y left, z up [m]; an array needs x, y, z in its first three columns. seed:
             of the noise. on_step: called after every sampling step with (steps done, steps). changes: fields of
             `CompletionConfig` that differ from this completer's, such as steps=4.
-        Raises: InputError: too few points within range, an unknown parameter or a bad value of one.
+        Raises: InputError: too few points within range, an unknown parameter or a bad value of one, or weights that
+            leave no point of the scene.
         """
-        scan = scan if isinstance(scan, Scan) else Scan(np.ascontiguousarray(np.asarray(scan)[:, :3], np.float32))
+        scan = scan if isinstance(scan, Scan) else _as_scan(scan)
         config = _changed(self.config, changes)
+        self._check(config, seed)
         clock = _Clock(self.device)
         generator = torch.Generator().manual_seed(seed)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
@@ -166,17 +191,26 @@ class Completer:
                 noise = gaussian(generator)
                 x_T = noise_scene(x_init, config.lam, noise(x_init))
                 x_0 = _sampler(config)(
-                    eps_fn, x_init, x_T, self.schedule, config.steps, noise=noise,
+                    eps_fn, x_init, x_T, self.schedule, config.steps,
+                    noise=None if config.sampler == "dpm-solver++" else noise,
                     on_step=on_step and (lambda i, _: on_step(i + 1, config.steps)),
                 )  # fmt: skip
             with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
                 coarse = x_0[0][clean_scene(x_0[0], x_init[0], config.max_range)]
+                _check_not_empty(coarse, scan)
             with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
                 scene = self._refine(coarse, config)
         return Completion(scene.cpu().numpy(), coarse.cpu().numpy(), clock.seconds, seed, config)
 
+    def _check(self, config: CompletionConfig, seed: int) -> None:
+        if config.steps > self.schedule.T:
+            raise InputError(f"steps must be at most {self.schedule.T}, got {config.steps}")
+        if not 0 <= seed < 2**63:
+            raise InputError(f"seed must lie in [0, 2^63), got {seed}")
+
     def _eps_fn(self, points: Float[Tensor, "N 3"], config: CompletionConfig) -> EpsFn:
-        assert self.networks.encoder is not None and self.networks.denoiser is not None
+        assert self.networks.encoder is not None
+        assert self.networks.denoiser is not None
         encoder = _with_voxel_size(self.networks.encoder, config.voxel_size)
         denoiser = _with_voxel_size(self.networks.denoiser, config.voxel_size)
         cond = encoder(points[None])
@@ -187,11 +221,25 @@ class Completer:
         return lambda x_t, t: denoiser.guided(x_t, t.reshape(1), cond, uncond, scale).float()
 
     def _refine(self, coarse: Float[Tensor, "M 3"], config: CompletionConfig) -> Float[Tensor, "L 3"]:
-        if self.networks.refiner is None or not config.refine or not len(coarse):
+        if self.networks.refiner is None or not config.refine:
             return coarse
         refiner = _with_voxel_size(self.networks.refiner, config.voxel_size)
         scene: Tensor = refiner(coarse[None])[0].float()
         return scene
+
+
+def _as_scan(array: np.ndarray) -> Scan:
+    """The first three columns of an array; points that are not finite are dropped with a warning that counts them."""
+    array = np.asarray(array)
+    if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
+        raise InputError(
+            f"expected a scan as an array of numbers (N, 3) or wider, got shape {array.shape} of {array.dtype}"
+        )
+    finite = np.isfinite(array[:, :3]).all(axis=1)
+    if not finite.all():
+        dropped = int((~finite).sum())
+        warnings.warn(f"dropped {dropped} of {len(array)} points that are not finite", stacklevel=3)
+    return Scan(np.ascontiguousarray(array[finite, :3], np.float32))
 
 
 def _changed(config: CompletionConfig, changes: dict[str, Any]) -> CompletionConfig:
@@ -199,35 +247,38 @@ def _changed(config: CompletionConfig, changes: dict[str, Any]) -> CompletionCon
         return replace(config, **changes)
     except TypeError as error:
         known = ", ".join(CompletionConfig.__dataclass_fields__)
-        raise InputError(f"unknown parameter of a completion in {sorted(changes)}; known are seed, {known}") from error
+        raise InputError(
+            f"unknown parameter of a completion in {sorted(changes)}; known are {known}"
+        ) from error
 
 
 def _check_enough(points: Tensor, scan: Scan, config: CompletionConfig) -> None:
     if len(points) < MIN_POINTS:
         raise InputError(
-            f"{scan.path or 'the scan'}: {len(points)} of {len(scan.points)} points lie between {config.min_range:g} and "
-            f"{config.max_range:g} m from the sensor, at least {MIN_POINTS} are needed; "
+            f"{scan.path or 'the scan'}: {len(points)} of {len(scan.points)} points lie between "
+            f"{config.min_range:g} and {config.max_range:g} m from the sensor, at least {MIN_POINTS} are needed; "
             "check that the scan is in metres and in the sensor's frame, or widen the range"
+        )
+
+
+def _check_not_empty(coarse: Tensor, scan: Scan) -> None:
+    if not len(coarse):
+        raise InputError(
+            f"{scan.path or 'the scan'}: no point of the sampled scene is finite and within range and height of the "
+            "scan; these weights do not suit the scan or the parameters: try the model's own steps, lam and sampler"
         )
 
 
 def _sampler(config: CompletionConfig) -> Sampler:
     """The algorithm of that name with the keywords of its own that the configuration sets."""
-    if config.sampler == "dpm-solver++":
-
-        def deterministic(*args: Any, noise: object, **keywords: Any) -> Tensor:
-            return dpm_solver_pp(*args, **keywords, last_step=config.last_step)
-
-        return deterministic
-    samplers: dict[str, Sampler] = {
+    samplers: dict[SamplerName, Sampler] = {
         "sde-dpm-solver++": partial(dpm_solver_pp, last_step=config.last_step),
+        "dpm-solver++": partial(dpm_solver_pp, last_step=config.last_step),  # called without noise
         "ddpm": ddpm,
         "ddim": partial(ddim, eta=config.eta),
         "consistent": partial(consistent, eta=config.eta),
         "renoise": partial(renoise, churn=config.eta),
     }
-    if config.sampler not in samplers:
-        raise InputError(f"unknown sampler {config.sampler!r}; known are dpm-solver++, {', '.join(samplers)}")
     return samplers[config.sampler]
 
 

@@ -1,7 +1,7 @@
 """A model on disk: a folder with `config.json`, `model.safetensors` and, for people, `README.md` (the model card)."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from densescan.completer import Completer, CompletionConfig
 from densescan.errors import InputError
 from densescan.files import atomic_write
-from densescan.nets.minkunet import NetConfig
-from densescan.nets.networks import PREFIXES, Networks
 from densescan.nets.denoiser import Denoiser
 from densescan.nets.encoder import ConditionEncoder
+from densescan.nets.minkunet import NetConfig
+from densescan.nets.networks import PREFIXES, Networks
 from densescan.nets.refiner import Refiner
 
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
@@ -31,7 +31,7 @@ class ModelConfig:
 
     net: NetConfig | None = None
     refiner: NetConfig | None = None
-    completion: CompletionConfig = CompletionConfig()
+    completion: CompletionConfig = field(default_factory=CompletionConfig)
 
 
 def build(config: ModelConfig) -> Networks:
@@ -71,7 +71,11 @@ def fill(networks: Networks, tensors: dict[str, Tensor], source: str) -> Network
 
 
 def save_model(
-    folder: str | Path, networks: Networks, completion: CompletionConfig, card: str, dtype: torch.dtype = torch.float32
+    folder: str | Path,
+    networks: Networks,
+    completion: CompletionConfig,
+    card: str,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a model folder. dtype: how floating-point tensors are stored; they are read back as float32.
 
@@ -81,7 +85,9 @@ def save_model(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot create the folder {folder}: {error.strerror}; choose another place") from error
+        raise InputError(
+            f"cannot create the folder {folder}: {error.strerror}; choose another place"
+        ) from error
     net = networks.denoiser.config if networks.denoiser is not None else None
     refiner = networks.refiner.config if networks.refiner is not None else None
     tensors = {
@@ -132,10 +138,14 @@ def read_config(folder: Path) -> ModelConfig:
         raw: dict[str, Any] = json.loads(path.read_text())
         net, refiner = raw["net"], raw["refiner"]
         return ModelConfig(
-            net and _parse(NetConfig, net), refiner and _parse(NetConfig, refiner), _parse(CompletionConfig, raw["completion"])
+            net and _parse(NetConfig, net),
+            refiner and _parse(NetConfig, refiner),
+            _parse(CompletionConfig, raw["completion"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no model configuration of this version: {error}; get the model again") from error
+        raise InputError(
+            f"{path} is no model configuration of this version: {error}; get the model again"
+        ) from error
 
 
 def _parse(kind: type[T], raw: dict[str, Any]) -> T:

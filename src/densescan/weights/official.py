@@ -86,7 +86,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path} is {'a directory' if path.is_dir() else 'missing'}: name a checkpoint file (.ckpt)")
+        raise InputError(
+            f"{path} is {'a directory' if path.is_dir() else 'missing'}: name a checkpoint file (.ckpt)"
+        )
     if path.suffix == ".safetensors":
         return read_tensors(path)
     try:
@@ -100,7 +102,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"{path} holds no state dict: expected a Lightning checkpoint with the key `state_dict`")
+        raise InputError(
+            f"{path} holds no state dict: expected a Lightning checkpoint with the key `state_dict`"
+        )
     return content
 
 
@@ -120,7 +124,9 @@ def convert(checkpoints: list[Path], folder: str | Path) -> Networks:
             setattr(merged, name, network)
     missing = [name for name in ("encoder", "denoiser") if name not in merged.present()]
     if missing:
-        raise InputError(f"no {' and no '.join(missing)} in {', '.join(map(str, checkpoints))}: add the diffusion checkpoint")
+        raise InputError(
+            f"no {' and no '.join(missing)} in {', '.join(map(str, checkpoints))}: add the diffusion checkpoint"
+        )
     card = _card(checkpoints, merged)
     save_model(folder, merged, STUDENT_COMPLETION if student else LIDIFF_COMPLETION, card)
     return merged
