@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 RELEASED_PRIOR_WEIGHT = 5.0
+"""Weight of the prior in the released training."""
 
 
 class DenoisingLoss(NamedTuple):
@@ -23,8 +24,10 @@ def denoising_loss(
 
     The second term is LiDiff's. It pulls the prediction towards unit variance, whereas the least-squares estimate of
     noise that is only partly predictable has less: weight 0 gives the plain estimate.
+    Args: eps_hat: predicted noise; a reduced type is widened to that of `eps` first. eps: true noise, standard normal.
     Source: LiDiff's training objective.   Deviation: none; the standard deviation is the unbiased one.
     """
+    eps_hat = eps_hat.to(eps.dtype)  # mean and spread in bfloat16 would have two digits
     mse = (eps_hat - eps).square().mean()
     prior = eps_hat.mean().square() + (eps_hat.std() - 1.0).square()
     return DenoisingLoss(mse + prior_weight * prior, mse, prior)

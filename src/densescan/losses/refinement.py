@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from densescan.errors import InputError
+
 _SMALLEST_DISTANCE = 1e-4  # m; keeps the gradient of the distance finite where two points coincide
 
 
@@ -25,15 +27,33 @@ def chamfer_loss(
     scene_counts: Bool[Tensor, " L"] | None = None,
     truth_counts: Bool[Tensor, " M"] | None = None,
 ) -> ChamferLoss:
-    """Mean of the two directed mean nearest-neighbour distances (not squared), differentiable in `scene`.
+    """Mean of the two directed mean nearest-neighbour distances (not squared) [m], differentiable in `scene`.
 
-    scene_counts, truth_counts: points whose own distance enters the loss; the others serve as neighbours only, which
-    keeps the border of a crop from being punished for what was cut away. None: all.
-    The pairs are found with k-d trees and held fixed, as is usual; the gradient is that of the distances.
+    The pairs are found with k-d trees and held fixed, as is usual; the gradient is that of the distances. A distance
+    below 0.1 mm counts as 0.1 mm and has no gradient.
+
+    Args: scene, truth: points [m], one frame. scene_counts, truth_counts: points whose own distance enters the loss;
+        the others serve as neighbours only, which keeps the border of a crop from being punished for what was cut
+        away. None: all.
+    Raises: InputError: no point of the scene or of the truth counts. FloatingPointError: a point of the scene is not
+        finite.
+    Source: the loss of LiDiff's refiner.   Deviation: LiDiff squares the distances and adds the two directions; this
+        is the Chamfer distance that is evaluated.
     """
+    if not torch.isfinite(scene).all():
+        raise FloatingPointError("the scene holds points that are not finite: train with a lower lr")
+    _check_counts("scene", scene, scene_counts)
+    _check_counts("truth", truth, truth_counts)
     to_truth = _distances(scene, truth, _nearest(scene, truth), scene_counts)
     to_scene = _distances(truth, scene, _nearest(truth, scene), truth_counts)
     return ChamferLoss((to_truth + to_scene) / 2, to_truth, to_scene)
+
+
+def _check_counts(name: str, points: Tensor, counts: Tensor | None) -> None:
+    if len(points) == 0 or (counts is not None and not counts.any()):
+        raise InputError(
+            f"expected points of the {name} that count, got none of {len(points)}: use larger crops"
+        )
 
 
 def _nearest(queries: Tensor, targets: Tensor) -> Tensor:
