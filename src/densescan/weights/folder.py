@@ -1,6 +1,7 @@
 """A model on disk: a folder with `config.json`, `model.safetensors` and, for people, `README.md` (the model card)."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ from densescan.nets.refiner import Refiner
 
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
 BUNDLED = Path(__file__).parent / "bundled"
+DEFAULT_MODEL = "small"
+"""The bundled model that is taken unless another is named."""
 
 T = TypeVar("T")
 
@@ -79,8 +82,12 @@ def save_model(
 ) -> None:
     """Write a model folder. dtype: how floating-point tensors are stored; they are read back as float32.
 
-    Raises: InputError: the folder cannot be made or written.
+    Raises: InputError: encoder without denoiser or the reverse, or a folder that cannot be made or written.
     """
+    if (networks.encoder is None) != (networks.denoiser is None):
+        raise InputError(
+            f"cannot save {folder}: encoder and denoiser belong together, got {', '.join(networks.present())} alone"
+        )
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,24 +138,26 @@ def model_folder(name_or_path: str | Path) -> Path:
 def read_config(folder: Path) -> ModelConfig:
     """The configuration of a model folder.
 
-    Raises: InputError: not JSON, or fields that this version does not know.
+    Raises: InputError: not JSON, or fields or values that this version does not know.
     """
     path = folder / CONFIG
     try:
         raw: dict[str, Any] = json.loads(path.read_text())
-        net, refiner = raw["net"], raw["refiner"]
-        return ModelConfig(
-            net and _parse(NetConfig, net),
-            refiner and _parse(NetConfig, refiner),
-            _parse(CompletionConfig, raw["completion"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        net, refiner = (_parse(NetConfig, raw[part]) for part in ("net", "refiner"))
+        config = ModelConfig(net, refiner, _parse(CompletionConfig, raw["completion"]) or CompletionConfig())
+        with torch.device("meta"):  # shapes alone: does the form make sense?
+            build(config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise InputError(
-            f"{path} is no model configuration of this version: {error}; get the model again"
+            f"{path} is no model configuration of this version ({reason}): get the model again"
         ) from error
+    return config
 
 
-def _parse(kind: type[T], raw: dict[str, Any]) -> T:
+def _parse(kind: type[T], raw: dict[str, Any] | None) -> T | None:
+    if raw is None:
+        return None
     unknown = set(raw) - {f.name for f in fields(kind)}  # type: ignore[arg-type]
     if unknown:
         raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
@@ -171,13 +180,48 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
-def load(name_or_path: str | Path, device: str | torch.device = "cpu") -> Completer:
-    """A completer from a bundled model's name or from a model folder.
+def read_model(name_or_path: str | Path) -> tuple[Networks, ModelConfig]:
+    """Networks and configuration of a bundled model or of a model folder.
 
     Raises: InputError: no such model, or one that is damaged or of another architecture.
     """
     folder = model_folder(name_or_path)
     config = read_config(folder)
     path = folder / TENSORS
-    networks = fill(build(config), read_tensors(path), str(path))
+    return fill(build(config), read_tensors(path), str(path)), config
+
+
+def load(name_or_path: str | Path, device: str | torch.device = "cpu") -> Completer:
+    """A completer from a bundled model's name or from a model folder.
+
+    Raises: InputError: no such model, one that is damaged or of another architecture, or without encoder and denoiser.
+    """
+    networks, config = read_model(name_or_path)
     return Completer(networks, config.completion, device)
+
+
+def merge(
+    models: Sequence[str | Path],
+    folder: str | Path,
+    completion: CompletionConfig | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Networks:
+    """Make one model folder of several, such as a trained teacher and a trained refiner.
+
+    Args: models: names or folders, each network in one of them. completion: how the result completes scans; None: as
+        the model with the denoiser does. dtype: how floating-point tensors are stored.
+    Raises: InputError: a model that cannot be read, a network given twice, or a folder that cannot be written.
+    """
+    merged, cards = Networks(), []
+    for model in models:
+        networks, config = read_model(model)
+        for name, network in networks.present().items():
+            if name in merged.present():
+                raise InputError(f"{model} holds a second {name}: give each network once")
+            setattr(merged, name, network)
+        if completion is None and networks.denoiser is not None:
+            completion = config.completion
+        card = model_folder(model) / CARD
+        cards.append(card.read_text() if card.is_file() else f"# {model}\n")
+    save_model(folder, merged, completion or CompletionConfig(), "\n".join(cards), dtype)
+    return merged

@@ -1,9 +1,13 @@
 """Official checkpoints of LiDiff, its refiner, ScoreLiDAR and Distillation-DPO, as their authors release them."""
 
-import pickle
-from collections.abc import Mapping
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,12 +96,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return read_tensors(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with torch.serialization.safe_globals(_harmless()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise InputError(f"{path} cannot be read as a checkpoint: {_refusal(str(error))}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise InputError(
-            f"{path} cannot be read as a checkpoint ({reason}): it is damaged, or holds objects that could run code, "
-            "which is refused; get the file again from its authors"
+            f"{path} cannot be read as a checkpoint: it is damaged or of another format; get the file again"
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -108,7 +113,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return content
 
 
-def convert(checkpoints: list[Path], folder: str | Path) -> Networks:
+def _harmless() -> list[Any]:
+    """Classes beyond torch's own that training modules leave in checkpoints and that cannot run code."""
+    scalar = np.float64(0).__reduce__()[0]  # builds NumPy scalars; where it lives depends on NumPy's version
+    scalars = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    dtypes = [np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}]
+    paths = [(pathlib.PosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")]
+    return [*scalars, *dtypes, *paths]
+
+
+def _refusal(reason: str) -> str:
+    """torch's many lines on what it would not unpickle, in one."""
+    found = re.search(r"GLOBAL ([\w.]+)", reason)
+    if found is None:
+        return "it is damaged or no checkpoint; get the file again"
+    return (
+        f"it holds an object of {found[1]}, which could run code and is refused; "
+        "save its `state_dict` alone in an environment that trusts it"
+    )
+
+
+def convert(checkpoints: Sequence[Path], folder: str | Path) -> Networks:
     """Merge official checkpoints (denoiser, refiner) into one model folder.
 
     Raises: InputError: a file that cannot be read or does not fit, a network given twice, no denoiser or no encoder.
@@ -132,7 +157,7 @@ def convert(checkpoints: list[Path], folder: str | Path) -> Networks:
     return merged
 
 
-def _card(checkpoints: list[Path], networks: Networks) -> str:
+def _card(checkpoints: Sequence[Path], networks: Networks) -> str:
     files = "".join(f"- {path.name}\n" for path in checkpoints)
     return (
         f"# Converted weights\n\nConverted from official checkpoints; their authors' licence applies.\n\n{files}\n"
