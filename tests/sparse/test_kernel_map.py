@@ -118,7 +118,7 @@ def test_voxel_and_pair_counts_are_those_of_scans(shared, level_of):
     recorded = json.loads((shared / "reference" / "voxel_level_statistics.json").read_text())
     with np.load(shared / "reference" / "net_diff_cr025.npz") as arrays:
         scan = torch.from_numpy(arrays["scan"])
-    for sigma in (1.0, 0.768, 0.24):
+    for sigma in (1.0, 0.768, 0.24, 0.05):
         noise = torch.randn(10 * len(scan), 3, generator=torch.Generator().manual_seed(0))
         points = ((scan.repeat(10, 1) + sigma * noise) / 0.05).round().long()
         voxels, _ = level_of(torch.nn.functional.pad(points, (1, 0)).unique(dim=0))

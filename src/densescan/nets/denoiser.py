@@ -21,9 +21,13 @@ TIME_BEFORE_LATENT = "up1"  # the released network has (time, latent) here and (
 
 
 def timestep_embedding(t: Int[Tensor, " B"], dim: int) -> Float[Tensor, "B D"]:
-    """Sines then cosines of t at dim / 2 frequencies from 1 down to 1 / 10,000."""
+    """Sines then cosines of t at dim / 2 frequencies from 1 down to 1 / 10,000.
+
+    Source: the released networks, whose frequencies are float64 values rounded once.
+    """
     half = dim // 2
-    freqs = torch.exp(torch.arange(half, device=t.device) * (-math.log(10_000) / (half - 1)))
+    exponents = torch.arange(half, dtype=torch.float64, device=t.device) / (half - 1)
+    freqs = torch.exp(-math.log(10_000) * exponents).float()
     angles = t.float()[:, None] * freqs
     return torch.cat((angles.sin(), angles.cos()), dim=1)
 

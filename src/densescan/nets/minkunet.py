@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from densescan.errors import InputError
 from densescan.nets.blocks import DownBlock, Norm, ResidualBlock, UpBlock, make_stem
 from densescan.sparse.functional import gather, points_to_voxels
 from densescan.sparse.modules import concat
@@ -31,6 +32,16 @@ class NetConfig:
     see_scan: bool = False
     """The denoiser's voxels also hold the scan's own points, marked as such. False: as released, where the scan is
     known through the encoder alone."""
+
+    def __post_init__(self) -> None:
+        last = self.channels[8]
+        if last < 4 or last % 2:
+            raise InputError(
+                f"width {self.width} gives {last} channels to the last level, but half of them hold sines and half "
+                "cosines of the time: take a width whose 96-fold is even and at least 4"
+            )
+        if not self.voxel_size > 0:
+            raise InputError(f"expected a voxel size above 0 m, got {self.voxel_size}")
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -60,6 +71,7 @@ def point_feats(points: Float[Tensor, "B M 3"], rounded: Float[Tensor, "B M 3"],
 
     `absolute`: x, y, z [m], as released. `local` (ours): the offset from the voxel's centre [voxels], the height
     [10 m] and the horizontal range [50 m], so that what a network learns on crops holds anywhere in a scan.
+    The range carries no gradient.
     """
     if config.point_features == "absolute":
         return points
@@ -73,8 +85,13 @@ def embed_points(
     """Round points to voxels, round(p / voxel_size) half to even, and average their features there.
 
     scan: points that fill voxels of their own or shared ones, and carry a mark; None: neither points nor mark.
+    Raises: InputError: a coordinate is not finite, or more than 32,766 voxels from the origin.
     """
     every = points if scan is None else torch.cat((points, scan), dim=1)
+    if not torch.isfinite(every).all():
+        raise InputError(
+            "expected finite points, got NaN or infinite coordinates: drop them before voxelising"
+        )
     # A tensor, not a number: some devices replace division by a number with multiplication by its inverse.
     size = torch.tensor(config.voxel_size, dtype=points.dtype, device=points.device)
     rounded = torch.round(every.detach() / size)
