@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from densescan.data.dataset import Crop, CropConfig
+from densescan.errors import InputError
 from densescan.losses.refinement import chamfer_loss
 from densescan.nets.minkunet import NetConfig
 from densescan.nets.refiner import OFFSETS_PER_POINT, Refiner
@@ -13,7 +14,10 @@ from densescan.nets.refiner import OFFSETS_PER_POINT, Refiner
 
 @dataclass(frozen=True)
 class RefinerConfig:
-    """The refiner's form and what it learns to mend."""
+    """The refiner's form and what it learns to mend.
+
+    Raises: InputError: no copies, or limits of the jitter in the wrong order.
+    """
 
     net: NetConfig = field(default_factory=NetConfig)
     crops: CropConfig = field(default_factory=lambda: CropConfig(truth_points=40_000, truth_margin=2.0))
@@ -23,6 +27,13 @@ class RefinerConfig:
     """The copies are displaced by Gaussian noise of a random standard deviation, at least this [m] ..."""
     max_jitter: float = 0.5
     """... and at most this."""
+
+    def __post_init__(self) -> None:
+        if self.repeat < 1 or not 0 <= self.min_jitter <= self.max_jitter:
+            raise InputError(
+                f"expected repeat >= 1 and 0 <= min_jitter <= max_jitter, got {self.repeat}, {self.min_jitter} and "
+                f"{self.max_jitter}: change these values"
+            )
 
 
 class RefinementStage:
@@ -38,6 +49,7 @@ class RefinementStage:
         self.networks: dict[str, nn.Module] = {"refiner": self.refiner}
 
     def loss(self, batch: Crop, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The mean Chamfer loss of the crops [m], each refined on its own; see `Stage.loss`."""
         losses = [self._crop_loss(Crop(*parts), generator) for parts in zip(*batch, strict=True)]
         total, forth, back = torch.stack([torch.stack(loss) for loss in losses]).mean(0)
         logs = {"loss": total.item(), "scene_to_truth": forth.item(), "truth_to_scene": back.item()}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from densescan.data.dataset import Crop, CropConfig
 from densescan.diffusion.process import add_noise
 from densescan.diffusion.schedule import Schedule
+from densescan.errors import InputError
 from densescan.losses.denoising import RELEASED_PRIOR_WEIGHT, denoising_loss
 from densescan.nets.denoiser import Denoiser
 from densescan.nets.encoder import Condition, ConditionEncoder, drop_condition
@@ -16,7 +17,10 @@ from densescan.nets.minkunet import NetConfig
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The teacher's form and loss."""
+    """The teacher's form and loss.
+
+    Raises: InputError: a share outside [0, 1] or a negative weight.
+    """
 
     net: NetConfig = field(default_factory=NetConfig)
     crops: CropConfig = field(default_factory=CropConfig)
@@ -25,9 +29,18 @@ class TeacherConfig:
     prior_weight: float = RELEASED_PRIOR_WEIGHT
     """Weight of LiDiff's prior on mean and spread of the predicted noise."""
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.uncond_prob <= 1 and self.prior_weight >= 0):
+            raise InputError(
+                f"expected uncond_prob in [0, 1] and prior_weight >= 0, got {self.uncond_prob} and "
+                f"{self.prior_weight}: the release uses 0.1 and {RELEASED_PRIOR_WEIGHT}"
+            )
+
 
 class TeacherStage:
     """Train encoder and denoiser to predict the noise of Eq. 1.
+
+    Source: LiDiff, Eq. 1 and 2.   Deviation: LiDiff trains on whole scenes; the unconditional samples, as follows.
 
     Unconditional samples: the encoder sees the all-zero scan in evaluation mode. With batch norm that one voxel would
     otherwise collapse to the bias and enter the running statistics; with frozen statistics training sees exactly the
@@ -43,6 +56,7 @@ class TeacherStage:
         self.networks: dict[str, nn.Module] = {"encoder": self.encoder, "denoiser": self.denoiser}
 
     def loss(self, batch: Crop, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The denoising loss at one random t a crop; see `Stage.loss`."""
         x_0, size = batch.truth, len(batch.truth)
         t = torch.randint(self.schedule.T, (size,), generator=generator)
         eps = torch.randn(x_0.shape, generator=generator)
