@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-import tyro
-
 from densescan.cli import complete, data, info, train, weights
 from densescan.cli.console import PROGRAM, guarded, say
-from densescan.cli.options import Command
+from densescan.cli.options import Command, parse
 from densescan.errors import InputError
 
 COMMANDS: dict[str, type[Command]] = {
@@ -58,7 +56,7 @@ def _run(args: list[str]) -> None:
         return
     kind = found.kind.for_args(found.args)
     description = inspect.getdoc(kind) or ""
-    tyro.cli(kind, prog=f"{PROGRAM} {found.name}", description=description, args=found.args).run()
+    parse(kind, f"{PROGRAM} {found.name}", found.args, description=description).run()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,12 @@ def complain(text: str) -> None:
     _write(Console(stderr=True), f"{PROGRAM}: {' '.join(text.splitlines())}")
 
 
+def show_error(text: str) -> None:
+    """Write lines to stderr as they are."""
+    if text:
+        _write(Console(stderr=True), text.rstrip())
+
+
 def _write(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 

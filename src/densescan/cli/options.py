@@ -1,15 +1,19 @@
 """What several commands share: their form, defaults that depend on another option, devices, output folders."""
 
+import contextlib
+import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import make_dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import tyro
 
+from densescan.cli.console import show_error
 from densescan.errors import InputError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -34,6 +38,7 @@ class Command(ABC):
 
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 
 def with_defaults(command: type[C], **defaults: Any) -> type[C]:
@@ -44,10 +49,30 @@ def with_defaults(command: type[C], **defaults: Any) -> type[C]:
     return make_dataclass(command.__name__, changed, bases=(command,), frozen=True, namespace=namespace)
 
 
+def parse(kind: type[T], prog: str, args: Sequence[str], **keywords: Any) -> T:
+    """Read arguments by the fields of a dataclass; keywords as of `tyro.cli`.
+
+    Raises: InputError: a field's class refused its value. SystemExit: the help was asked for (0), or the arguments
+        were not understood and that was shown (2).
+    """
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown):
+            return tyro.cli(kind, prog=prog, args=args, **keywords)
+    except SystemExit as end:
+        cause: BaseException | None = end
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__context__
+        if cause is not None:
+            raise cause from None
+        show_error(shown.getvalue())
+        raise
+
+
 def option_value(args: Sequence[str], option: str) -> str | None:
     """The last value given to an option, before the command line is parsed as a whole; None: not given."""
     value = None
-    for arg, following in zip(args, [*args[1:], None], strict=True):
+    for arg, following in zip_longest(args, args[1:]):
         if arg == option:
             value = following
         elif arg.startswith(option + "="):

@@ -1,6 +1,6 @@
 """`densescan weights`: the models there are, official checkpoints turned into models, models merged."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -8,7 +8,7 @@ import tyro
 
 from densescan.cli.console import rows, say
 from densescan.cli.info import describe_model
-from densescan.cli.options import Command, Inputs, Output, check_folder, with_defaults
+from densescan.cli.options import Command, Inputs, Output, check_folder, parse
 from densescan.completer import CompletionConfig
 from densescan.errors import InputError
 from densescan.weights.folder import (
@@ -120,13 +120,6 @@ class Merge(Command):
         say(describe_model(str(self.output)))
 
 
-@dataclass(frozen=True)
-class _Changes:
-    """Completion parameters by their bare names."""
-
-    completion: Annotated[CompletionConfig, tyro.conf.arg(name="")] = field(default_factory=CompletionConfig)
-
-
 def _changed(base: CompletionConfig, changes: tuple[str, ...]) -> CompletionConfig:
     """Read FIELD=VALUE pairs by the types of the fields."""
     known = CompletionConfig.__dataclass_fields__
@@ -138,8 +131,7 @@ def _changed(base: CompletionConfig, changes: tuple[str, ...]) -> CompletionConf
                 f"expected --completion FIELD=VALUE, got {change}: fields are {', '.join(known)}"
             )
         args += [f"--{name}", value.capitalize() if value in ("true", "false", "none") else value]
-    kind, flags = with_defaults(_Changes, completion=base), (tyro.conf.FlagConversionOff,)
-    return tyro.cli(kind, prog="--completion", args=args, config=flags).completion
+    return parse(CompletionConfig, "--completion", args, default=base, config=(tyro.conf.FlagConversionOff,))
 
 
 def _title(name: str) -> str:
