@@ -3,7 +3,8 @@
 `small` is the size that two processor cores train in about an hour and complete a scan with in seconds.
 """
 
-from densescan.data.dataset import CropConfig
+from dataclasses import replace
+
 from densescan.nets.minkunet import NetConfig
 from densescan.training.loop import LoopConfig
 from densescan.training.refinement import RefinerConfig
@@ -13,8 +14,7 @@ SMALL_NET = NetConfig(width=0.5, norm="layer", voxel_size=0.1, point_features="l
 """Half the released width on voxels of 0.1 m, with a norm that sees no batch."""
 
 SMALL_TEACHER = TeacherConfig(
-    net=NetConfig(width=0.5, norm="layer", voxel_size=0.1, point_features="local", see_scan=True),
-    crops=CropConfig(),
+    net=replace(SMALL_NET, see_scan=True),
     prior_weight=0.0,
 )
 """Teacher of the bundled weights: the plain least-squares loss, see docs/experiments.md."""
