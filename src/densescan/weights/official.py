@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -96,7 +97,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return read_tensors(path)
     try:
-        with torch.serialization.safe_globals(_harmless()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
+            warnings.simplefilter("ignore")  # on pickle protocols; what matters is an error
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise InputError(f"{path} cannot be read as a checkpoint: {_refusal(str(error))}") from error
