@@ -1,0 +1,186 @@
+"""Completer against the plain rendering of the released pipeline: seconds, memory and how far the scenes differ.
+
+    python -m benchmarks.completion --points 18000 --record
+
+Both complete the same scan with the same random weights of full width from the same noise, each in a process of its
+own, so that neither finds caches or memory of the other. The random predictions are small errors beside the true noise,
+in both pipelines, so that the points settle as a trained network lets them and the work is that of a real completion.
+"""
+
+import json
+import platform
+import subprocess
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from benchmarks.runs import Options, Run, in_own_process, prepare, run_ours, run_plain, shares_of_ours
+from jaxtyping import Float, Int
+
+from densescan.errors import InputError
+
+RESULTS = Path(__file__).parent / "results"
+STAGES = ("crop", "reduce", "encode", "denoise", "clean", "refine")
+SAME_ROW = 0.5  # m; rows of the two scenes that are farther apart belong to different points
+MOST_SKIPPED = 8  # rows in succession that one scene may lack
+MOVED = 1e-3  # m
+
+
+def common_rows(
+    a: Float[np.ndarray, "A 3"], b: Float[np.ndarray, "B 3"]
+) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"]]:
+    """Rows of two scenes that belong together, where each dropped a few rows of one list that the other kept.
+
+    Neighbouring rows lie far apart, as farthest point sampling ordered them, so rows that are `SAME_ROW` apart do not
+    belong together; those left without a partner are in neither list.
+    """
+
+    def near(i: int, j: int) -> bool:
+        return i < len(a) and j < len(b) and bool(np.linalg.norm(a[i] - b[j]) < SAME_ROW)
+
+    rows_a, rows_b, i, j = [], [], 0, 0
+    while (n := min(len(a) - i, len(b) - j)) > 0:
+        far = np.flatnonzero(np.linalg.norm(a[i : i + n] - b[j : j + n], axis=1) >= SAME_ROW)
+        run = int(far[0]) if len(far) else n
+        rows_a.append(np.arange(i, i + run))
+        rows_b.append(np.arange(j, j + run))
+        i, j = i + run, j + run
+        skips = [(s, 0) for s in range(1, MOST_SKIPPED) if near(i + s, j)]
+        skips += [(0, s) for s in range(1, MOST_SKIPPED) if near(i, j + s)]
+        skip_a, skip_b = min(skips, key=sum, default=(1, 1))
+        i, j = i + skip_a, j + skip_b
+    return np.concatenate(rows_a, dtype=int), np.concatenate(rows_b, dtype=int)
+
+
+def differences(ours: Run, plain: Run) -> dict[str, dict[str, float]]:
+    """How far corresponding points of the two scenes lie apart [m], before and after refinement."""
+    rows = common_rows(ours.coarse, plain.coarse)
+    found = {}
+    for name, a, b in (("coarse", ours.coarse, plain.coarse), ("refined", ours.points, plain.points)):
+        copies = len(a) // len(ours.coarse)  # refinement makes six adjacent points of each
+        in_a, in_b = ((r[:, None] * copies + np.arange(copies)).ravel() for r in rows)
+        distance = np.linalg.norm(a[in_a] - b[in_b], axis=1)
+        found[name] = {
+            "median": float(np.median(distance)),
+            "quantile 0.999": float(np.quantile(distance, 0.999)),
+            "largest": float(distance.max()),
+            "share above 1 mm": float((distance > MOVED).mean()),
+            "without counterpart": len(a) + len(b) - 2 * len(distance),
+        }
+    return found
+
+
+def hardware(threads: int) -> str:
+    """Processor, threads and versions."""
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
+    model = next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+    return f"{model}, {threads} threads, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def commit() -> str:
+    """The commit that was measured, marked where the tree differs from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _row(name: str, ours: float, plain: float | None, form: str) -> str:
+    cells = [format(ours, form), "", ""]
+    if plain is not None:
+        cells[1:] = [format(plain, form), f"{plain / ours:.1f}" if ours else ""]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def time_table(ours: Run, plain: Run | None) -> list[str]:
+    """Stage by stage, as Markdown."""
+    lines = ["| stage | ours [s] | plain [s] | plain / ours |", "|---|---:|---:|---:|"]
+    for stage in STAGES:
+        lines.append(_row(stage, ours.seconds[stage], plain and plain.seconds[stage], ".3f"))
+    lines.append(_row("**total**", ours.total, plain and plain.total, ".2f"))
+    lines.append(_row("peak memory [MiB]", ours.megabytes, plain and plain.megabytes, ".0f"))
+    return lines
+
+
+def difference_table(found: dict[str, dict[str, float]]) -> list[str]:
+    """Distances between corresponding points, as Markdown."""
+    lines = [
+        "| distance ours - plain | median [m] | 99.9 % [m] | largest [m] | above 1 mm | without counterpart |"
+    ]
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    for name, d in found.items():
+        median, tail, largest, share, alone = d.values()
+        lines.append(
+            f"| {name} | {median:.1e} | {tail:.1e} | {largest:.1e} | {100 * share:.3f} % | {alone} |"
+        )
+    return lines
+
+
+def share_table(shares: dict[str, float]) -> list[str]:
+    """Where the time of ours goes, as Markdown."""
+    total = sum(shares.values())
+    lines = ["| work of ours (a run under the profiler) | [s] | share |", "|---|---:|---:|"]
+    return lines + [f"| {name} | {s:.2f} | {100 * s / total:.0f} % |" for name, s in shares.items()]
+
+
+def main(options: Options) -> None:
+    """Measure, print and, if asked, record."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scan = in_own_process(prepare, options, folder)
+        ours: Run = in_own_process(run_ours, options, folder)
+        plain: Run | None = None if options.skip_plain else in_own_process(run_plain, options, folder)
+        shares = in_own_process(shares_of_ours, options, folder) if options.shares else {}
+    found = differences(ours, plain) if plain else {}
+    about = {"scan": scan, "hardware": hardware(options.threads), "commit": commit()}
+    print(
+        f"{scan}; {options.points:,} points, {options.steps} steps, guidance {options.guidance:g}, ", end=""
+    )
+    print(f"width {options.width:g}")
+    print(f"{about['hardware']}; commit {about['commit']}\n")
+    print("\n".join(time_table(ours, plain)))
+    speeds = [
+        f"{name} {len(run.points) / run.total:,.0f}"
+        for name, run in (("ours", ours), ("plain", plain))
+        if run
+    ]
+    print(f"\nPoints of the scene per second: {', '.join(speeds)}.")
+    if plain:
+        print("\n" + "\n".join(difference_table(found)) + f"\n\n{plain.note}")
+    if shares:
+        print("\n" + "\n".join(share_table(shares)))
+    if options.record:
+        runs = {key: run and _summary(run) for key, run in (("ours", ours), ("plain", plain))}
+        row = about | {
+            "options": asdict(options),
+            **runs,
+            "differences [m]": found,
+            "shares of ours [s]": shares,
+        }
+        path = RESULTS / f"completion-{options.points}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(row, indent=2, default=str) + "\n")
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    sizes = {"points": len(run.points), "coarse points": len(run.coarse)}
+    return {
+        "seconds": run.seconds,
+        "total": run.total,
+        "peak memory [MiB]": run.megabytes,
+        **sizes,
+        "note": run.note,
+    }
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options, prog="python -m benchmarks.completion"))
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None

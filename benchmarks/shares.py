@@ -1,0 +1,63 @@
+"""Where the time of a completion goes: seconds by kind of work, from Python's own profiler.
+
+Each kind is named by the functions that do it, so that a renamed function is an import error here and not a zero.
+"""
+
+import cProfile
+import pstats
+from collections.abc import Callable
+from inspect import unwrap
+from typing import Any
+
+from torch import nn
+
+from densescan.geometry.sampling import farthest_point_sampling
+from densescan.nets.matching import nearest_voxel
+from densescan.sparse.functional import gather, points_to_voxels, sparse_conv
+from densescan.sparse.modules import BatchNorm, LayerNorm, PointwiseConv, ReLU
+from densescan.sparse.tensor import Voxels, voxelise
+
+CONVOLUTION = [sparse_conv, PointwiseConv.forward]
+GATHER, SCATTER = "index_select", "index_add_"
+"""The tensor operations that fetch the rows of a convolution and add its products."""
+
+OTHER_WORK: dict[str, list[Any]] = {
+    "voxels and kernel maps": [voxelise, Voxels.submanifold.func, Voxels.coarser.fget, Voxels.strided.fget],
+    "matching to the condition": [nearest_voxel],
+    "linear layers": [nn.Linear.forward],
+    "norm and ReLU": [BatchNorm.forward, LayerNorm.forward, ReLU.forward],
+    "points to voxels and back": [points_to_voxels, gather],
+    "farthest point sampling": [farthest_point_sampling],
+}
+
+Stats = dict[Any, Any]
+"""(file, line, function) -> (primitive calls, calls, own seconds, seconds with all that it calls, callers)."""
+
+
+def time_shares(work: Callable[[], object]) -> dict[str, float]:
+    """Run `work` under the profiler. Returns seconds by kind of work; their sum is the whole run."""
+    profiler = cProfile.Profile()
+    profiler.runcall(work)
+    stats: Stats = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
+    total = sum(own for _, _, own, _, _ in stats.values())
+    convolution = _inside(stats, CONVOLUTION)
+    gathered, scattered = _tensor_method(stats, GATHER), _tensor_method(stats, SCATTER)
+    shares = {
+        "convolution: gather": gathered,
+        "convolution: multiply": convolution - gathered - scattered,
+        "convolution: scatter": scattered,
+        **{name: _inside(stats, functions) for name, functions in OTHER_WORK.items()},
+    }
+    return shares | {"the rest": total - sum(shares.values())}
+
+
+def _inside(stats: Stats, functions: list[Any]) -> float:
+    """Seconds spent in functions and in all they call; they must not call each other."""
+    codes = [unwrap(function).__code__ for function in functions]
+    keys = [(code.co_filename, code.co_firstlineno, code.co_name) for code in codes]
+    return sum((stats[key][3] for key in keys if key in stats), 0.0)
+
+
+def _tensor_method(stats: Stats, name: str) -> float:
+    """Seconds spent in a method of tensors."""
+    return sum((entry[3] for key, entry in stats.items() if key[2].startswith(f"<method '{name}' of ")), 0.0)
