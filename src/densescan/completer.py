@@ -29,7 +29,7 @@ from densescan.diffusion import (
     noise_scene,
     renoise,
 )
-from densescan.diffusion.samplers import EpsFn, Sampler
+from densescan.diffusion.samplers import EpsFn, NoiseFn, Sampler
 from densescan.errors import InputError
 from densescan.geometry.crop import clean_scene, within_range
 from densescan.geometry.sampling import farthest_point_sampling
@@ -187,20 +187,36 @@ class Completer:
             with clock.stage("encode"):  # 3. the condition, once a scan
                 eps_fn = self._eps_fn(points, config)
             with clock.stage("denoise"):  # 4. K noisy copies of each point, denoised
-                x_init = points.repeat(config.repeat, 1)[None]
-                noise = gaussian(generator)
-                x_T = noise_scene(x_init, config.lam, noise(x_init))
-                x_0 = _sampler(config)(
-                    eps_fn, x_init, x_T, self.schedule, config.steps,
-                    noise=None if config.sampler == "dpm-solver++" else noise,
-                    on_step=on_step and (lambda i, _: on_step(i + 1, config.steps)),
-                )  # fmt: skip
+                x_0 = self._denoise(eps_fn, points, config, gaussian(generator), on_step)
             with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
-                coarse = x_0[0][clean_scene(x_0[0], x_init[0], config.max_range)]
+                coarse = x_0[clean_scene(x_0, points.repeat(config.repeat, 1), config.max_range)]
                 _check_not_empty(coarse, scan)
             with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
                 scene = self._refine(coarse, config)
         return Completion(scene.cpu().numpy(), coarse.cpu().numpy(), clock.seconds, seed, config)
+
+    def sample(
+        self, points: Float[Tensor, "N 3"], config: CompletionConfig, noise: NoiseFn
+    ) -> Float[Tensor, "M 3"]:
+        """Stages 3 and 4 alone: the sampled scene of a reduced scan, neither cleaned nor refined [m]; M = N K."""
+        return self._denoise(self._eps_fn(points, config), points, config, noise, None)
+
+    def _denoise(
+        self,
+        eps_fn: EpsFn,
+        points: Float[Tensor, "N 3"],
+        config: CompletionConfig,
+        noise: NoiseFn,
+        on_step: OnStep | None,
+    ) -> Float[Tensor, "M 3"]:
+        x_init = points.repeat(config.repeat, 1)[None]
+        x_T = noise_scene(x_init, config.lam, noise(x_init))
+        x_0 = _sampler(config)(
+            eps_fn, x_init, x_T, self.schedule, config.steps,
+            noise=None if config.sampler == "dpm-solver++" else noise,
+            on_step=on_step and (lambda i, _: on_step(i + 1, config.steps)),
+        )  # fmt: skip
+        return x_0[0]
 
     def _check(self, config: CompletionConfig, seed: int) -> None:
         if config.steps > self.schedule.T:

@@ -23,3 +23,9 @@ SMALL_TEACHER_LOOP = LoopConfig(max_steps=3400, batch_size=2, lr=1e-3)
 SMALL_REFINER = RefinerConfig(net=SMALL_NET)
 """Refiner of the bundled weights."""
 SMALL_REFINER_LOOP = LoopConfig(max_steps=2400, batch_size=2, lr=1e-3)
+
+SMALL_REFINER_TUNING = replace(
+    SMALL_REFINER, completer="runs/teacher/model", start_from="runs/refiner/model", steps=4
+)
+"""Second stage of the refiner: it goes on with what the teacher really leaves, four steps a crop."""
+SMALL_REFINER_TUNING_LOOP = LoopConfig(max_steps=300, batch_size=2, lr=4e-4, warmup_steps=20, workers=0)

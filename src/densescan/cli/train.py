@@ -1,6 +1,6 @@
 """`densescan train`: the networks of a model, one stage a command."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,7 +21,8 @@ from densescan.training.teacher import TeacherConfig, TeacherStage
 from densescan.weights.folder import save_model
 from densescan.weights.official import LIDIFF_COMPLETION
 
-Recipe = Literal["small", "released"]
+TeacherRecipe = Literal["small", "released"]
+RefinerRecipe = Literal["small", "small-tuning", "released"]
 
 TEACHERS = {
     "small": (recipes.SMALL_TEACHER, recipes.SMALL_TEACHER_LOOP),
@@ -29,6 +30,7 @@ TEACHERS = {
 }
 REFINERS = {
     "small": (recipes.SMALL_REFINER, recipes.SMALL_REFINER_LOOP),
+    "small-tuning": (recipes.SMALL_REFINER_TUNING, recipes.SMALL_REFINER_TUNING_LOOP),
     "released": (RefinerConfig(), LoopConfig()),
 }
 
@@ -50,7 +52,7 @@ class Teacher(Command):
     """Training data, as `densescan data simulate` writes it."""
     out: Path
     """The run's folder."""
-    recipe: Recipe = "small"
+    recipe: TeacherRecipe = "small"
     """What the other options default to: the bundled model's form, or the released one."""
     stage: Annotated[TeacherConfig, tyro.conf.arg(name="")] = field(default_factory=TeacherConfig)
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -58,7 +60,7 @@ class Teacher(Command):
     @classmethod
     def for_args(cls, args: Sequence[str]) -> "type[Teacher]":
         """This command with the defaults of the recipe that the arguments name."""
-        stage, loop = TEACHERS[_recipe(args)]
+        stage, loop = TEACHERS[_recipe(args, TEACHERS)]
         return with_defaults(cls, stage=stage, loop=loop)
 
     def run(self) -> None:
@@ -79,13 +81,14 @@ class Refiner(Command):
     Examples:
       densescan train refiner --data data/train --out runs/refiner --max-minutes 30
       densescan train refiner --data data/train --out runs/refiner --max-jitter 0.3 --lr 5e-4
+      densescan train refiner --recipe small-tuning --data data/train --out runs/tuned
     """
 
     data: Path
     """Training data, as `densescan data simulate` writes it."""
     out: Path
     """The run's folder."""
-    recipe: Recipe = "small"
+    recipe: RefinerRecipe = "small"
     """What the other options default to: the bundled model's form, or the released one."""
     stage: Annotated[RefinerConfig, tyro.conf.arg(name="")] = field(default_factory=RefinerConfig)
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -93,7 +96,7 @@ class Refiner(Command):
     @classmethod
     def for_args(cls, args: Sequence[str]) -> "type[Refiner]":
         """This command with the defaults of the recipe that the arguments name."""
-        stage, loop = REFINERS[_recipe(args)]
+        stage, loop = REFINERS[_recipe(args, REFINERS)]
         return with_defaults(cls, stage=stage, loop=loop)
 
     def run(self) -> None:
@@ -136,8 +139,8 @@ def _card(stage: Stage, data: Path, loop: LoopConfig) -> str:
     )
 
 
-def _recipe(args: Sequence[str]) -> str:
+def _recipe(args: Sequence[str], known: Mapping[str, object]) -> str:
     name = option_value(args, "--recipe") or "small"
-    if name not in TEACHERS:
-        raise InputError(f"unknown recipe {name}: known are {', '.join(TEACHERS)}")
+    if name not in known:
+        raise InputError(f"unknown recipe {name}: known are {', '.join(known)}")
     return name
