@@ -18,7 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from benchmarks.runs import Options, Run, in_own_process, prepare, run_ours, run_plain, shares_of_ours
+from benchmarks.runs import (
+    Options,
+    Run,
+    compare_predictions,
+    in_own_process,
+    prepare,
+    run_ours,
+    run_plain,
+    shares_of_ours,
+)
 from jaxtyping import Float, Int
 
 from densescan.errors import InputError
@@ -136,6 +145,7 @@ def main(options: Options) -> None:
         scan = in_own_process(prepare, options, folder)
         ours: Run = in_own_process(run_ours, options, folder)
         plain: Run | None = None if options.skip_plain else in_own_process(run_plain, options, folder)
+        apart = {} if options.skip_plain else in_own_process(compare_predictions, options, folder)
         shares = in_own_process(shares_of_ours, options, folder) if options.shares else {}
     found = differences(ours, plain) if plain else {}
     about = {"scan": scan, "hardware": hardware(options.threads), "commit": commit()}
@@ -153,6 +163,8 @@ def main(options: Options) -> None:
     print(f"\nPoints of the scene per second: {', '.join(speeds)}.")
     if plain:
         print("\n" + "\n".join(difference_table(found)) + f"\n\n{plain.note}")
+        print("One prediction for the same points, ours - plain [standard deviations]: ", end="")
+        print(f"median {apart['median']:.1e}, largest {apart['largest']:.1e}.")
     if shares:
         print("\n" + "\n".join(share_table(shares)))
     if options.record:
@@ -161,6 +173,7 @@ def main(options: Options) -> None:
             "options": asdict(options),
             **runs,
             "differences [m]": found,
+            "differences of one prediction": apart,
             "shares of ours [s]": shares,
         }
         path = RESULTS / f"completion-{options.points}.json"

@@ -83,4 +83,5 @@ def test_the_whole_benchmark_prints_and_records(tmp_path, street, monkeypatch, c
     assert f"{row['ours']['total']:.2f}" in printed
     assert row["plain"]["coarse points"] == pytest.approx(row["ours"]["coarse points"], abs=5)
     assert row["differences [m]"]["refined"]["median"] < 1e-4
+    assert row["differences of one prediction"]["largest"] < 1e-4
     assert min(row["shares of ours [s]"].values()) > 0

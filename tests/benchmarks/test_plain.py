@@ -3,7 +3,8 @@ import pytest
 import torch
 from benchmarks.plain import PlainPipeline, farthest_points, nearest_rows
 from benchmarks.plain_layers import CUBE, voxelise
-from benchmarks.runs import PlainPredictor, random_networks, steered
+from benchmarks.random_networks import random_networks, steered
+from benchmarks.runs import PlainPredictor
 from safetensors.torch import load_file
 from scipy.spatial import cKDTree
 
