@@ -5,6 +5,7 @@ import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class Info(Command):
       densescan info small
     """
 
-    path: tyro.conf.Positional[str | None] = None
+    path: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[PATH]")] = None
     """A scan file, a model folder or a bundled model's name; none: versions, devices and bundled models."""
 
     def run(self) -> None:
