@@ -19,17 +19,8 @@ from torch import Tensor, nn
 
 from densescan.data.io import write_points
 from densescan.data.scan import Scan
-from densescan.diffusion import (
-    Schedule,
-    consistent,
-    ddim,
-    ddpm,
-    dpm_solver_pp,
-    gaussian,
-    noise_scene,
-    renoise,
-)
-from densescan.diffusion.samplers import EpsFn, NoiseFn, Sampler
+from densescan.diffusion import Schedule, dpm_solver_pp, gaussian, noise_scene
+from densescan.diffusion.samplers import EpsFn, NoiseFn, Sampler, consistent, ddim, ddpm, renoise
 from densescan.errors import InputError
 from densescan.geometry.crop import clean_scene, within_range
 from densescan.geometry.sampling import farthest_point_sampling
