@@ -1,6 +1,6 @@
 """Completer against the plain rendering of the released pipeline: seconds, memory and how far the scenes differ.
 
-    python -m benchmarks.completion --points 18000 --record
+    python benchmarks/completion.py --points 18000 --record
 
 Both complete the same scan with the same random weights of full width from the same noise, each in a process of its
 own, so that neither finds caches or memory of the other. The random predictions are small errors beside the true noise,
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from benchmarks.runs import (
+from jaxtyping import Float, Int
+from runs import (
     Options,
     Run,
     compare_predictions,
@@ -28,7 +29,6 @@ from benchmarks.runs import (
     run_plain,
     shares_of_ours,
 )
-from jaxtyping import Float, Int
 
 from densescan.errors import InputError
 
@@ -194,6 +194,6 @@ def _summary(run: Run) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Options, prog="python -m benchmarks.completion"))
+        main(tyro.cli(Options, prog="python benchmarks/completion.py"))
     except InputError as error:
         raise SystemExit(f"error: {error}") from None

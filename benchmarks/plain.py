@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from benchmarks.plain_layers import Level, Net, voxelise
 from jaxtyping import Float, Int
+from plain_layers import Level, Net, voxelise
 from torch import Tensor
 
 from densescan.completer import CompletionConfig

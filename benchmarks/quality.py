@@ -9,8 +9,6 @@ from the map of all scans of the folder by the released rule; that of a simulate
 
 import datetime
 import json
-import platform
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +31,7 @@ from densescan.geometry.sampling import farthest_point_sampling
 from densescan.metrics.chamfer import chamfer_distance
 from densescan.metrics.iou import iou
 from densescan.metrics.jsd import jsd
+from densescan.training.record import environment
 from densescan.viewer.render import render_sheet
 
 COLUMNS = ("scene->truth", "truth->scene", "CD", "JSD BEV", "JSD 3D", "IoU 0.5", "IoU 0.2")
@@ -128,14 +127,19 @@ class Table:
         """Means over the scans, the best jitter marked, and the paired difference of ours to it."""
         means = {name: np.mean(values, axis=0) for name, values in self.rows.items()}
         best = min((n for n in means if n.startswith("jittered")), key=lambda n: means[n][2])
-        lines = [f"| {len(self.cases)} scans | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+        lines = [
+            f"| {len(self.cases)} scans | " + " | ".join(COLUMNS) + " |",
+            "|---" * (len(COLUMNS) + 1) + "|",
+        ]
         for name, mean in means.items():
             label = f"{name} (best CD of the jitters)" if name == best else name
             lines.append(f"| {label} | " + " | ".join(f"{value:.3f}" for value in mean) + " |")
         return "\n".join(lines)
 
 
-def evaluate(completer: Completer, cases: Callable[[], Iterator[Case]], options: Options, total: int) -> tuple[Table, list[Any]]:
+def evaluate(
+    completer: Completer, cases: Callable[[], Iterator[Case]], options: Options, total: int
+) -> tuple[Table, list[Any]]:
     """Score all methods on all cases; returns the table, and the clouds of the first two scans for a picture."""
     table, clouds = Table(), []
     changes = {name: json.loads(value) for name, value in (c.split("=", 1) for c in options.changes)}
@@ -153,25 +157,26 @@ def evaluate(completer: Completer, cases: Callable[[], Iterator[Case]], options:
 
 
 def _environment(options: Options) -> dict[str, Any]:
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if "model name" in line), platform.machine())
     return {
-        "commit": head,
+        **environment(),
         "date": datetime.date.today().isoformat(),
-        "hardware": f"{cpu}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "options": {k: str(v) for k, v in vars(options).items()},
+        "options": {name: str(value) for name, value in vars(options).items()},
     }
 
 
 def main(options: Options) -> None:
+    """Score, print the table, and write the record and the picture that were asked for."""
     completer = densescan.load(options.model)
     if options.simulated:
         first, last = map(int, options.simulated.split(":"))
-        table, clouds = evaluate(completer, lambda: simulated_cases(str(options.simulated)), options, last - first)
+        table, clouds = evaluate(
+            completer, lambda: simulated_cases(str(options.simulated)), options, last - first
+        )
     elif options.real:
         folder = options.real
-        table, clouds = evaluate(completer, lambda: real_cases(folder, options.frames), options, options.frames)
+        table, clouds = evaluate(
+            completer, lambda: real_cases(folder, options.frames), options, options.frames
+        )
     else:
         raise InputError("nothing to score: give --simulated FIRST:LAST or --real FOLDER")
     print(table.markdown())

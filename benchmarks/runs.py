@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.plain import PlainPipeline
-from benchmarks.random_networks import REPEAT, random_networks, steered, true_noise
-from benchmarks.shares import time_shares
+from plain import PlainPipeline
+from random_networks import REPEAT, random_networks, steered, true_noise
 from safetensors.torch import load_file, save_file
+from shares import time_shares
 from torch import Tensor
 
 from densescan.completer import Completer, CompletionConfig

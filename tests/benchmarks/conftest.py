@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("benchmarks", "beartype.beartype")
+install_import_hook(
+    ["completion", "plain", "plain_layers", "random_networks", "runs", "shares"], "beartype.beartype"
+)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,14 @@
 import json
 
+import completion
 import numpy as np
 import pytest
+import runs
 import torch
-from benchmarks.completion import common_rows, differences
-from benchmarks.plain import PlainPipeline
-from benchmarks.runs import Options, PlainPredictor, Run, in_own_process
+from completion import common_rows, differences
+from plain import PlainPipeline
+from runs import Options, PlainPredictor, Run, in_own_process
 
-from benchmarks import completion, runs
 from densescan.errors import InputError
 
 

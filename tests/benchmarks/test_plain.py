@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from benchmarks.plain import PlainPipeline, farthest_points, nearest_rows
-from benchmarks.plain_layers import CUBE, voxelise
-from benchmarks.random_networks import random_networks, steered
-from benchmarks.runs import PlainPredictor
+from plain import PlainPipeline, farthest_points, nearest_rows
+from plain_layers import CUBE, voxelise
+from random_networks import random_networks, steered
+from runs import PlainPredictor
 from safetensors.torch import load_file
 from scipy.spatial import cKDTree
 

@@ -1,7 +1,7 @@
 import time
 
 import torch
-from benchmarks.shares import time_shares
+from shares import time_shares
 
 from densescan.nets.blocks import make_stem
 from densescan.sparse.tensor import SparseTensor, voxelise
