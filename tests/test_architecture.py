@@ -80,7 +80,13 @@ def test_the_library_neither_prints_nor_exits(source: Path) -> None:
 @every_source
 def test_nothing_is_unpickled(source: Path) -> None:
     tree = ast.parse(source.read_text())
-    assert not {name.split(".")[0] for name in imported(tree)} & {"pickle", "dill", "cloudpickle", "shelve"}
+    harmless = {"pickle.UnpicklingError"}  # what torch.load raises
+    assert not {name.split(".")[0] for name in imported(tree) - harmless} & {
+        "pickle",
+        "dill",
+        "cloudpickle",
+        "shelve",
+    }
     called = calls(tree)
     for load in called.get("torch.load", []):
         options = {option.arg: ast.unparse(option.value) for option in load.keywords}
