@@ -1,19 +1,24 @@
 """The refiner's stage: every parameter learns, and its loss is the Chamfer distance inside the crop."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
 
+from densescan.completer import CompletionConfig
 from densescan.data.dataset import Crop
+from densescan.diffusion import gaussian
 from densescan.errors import InputError
 from densescan.nets.minkunet import NetConfig
 from densescan.training.refinement import RefinementStage, RefinerConfig
+from densescan.weights.folder import ModelConfig, build, read_model, save_model
 
 OWN = NetConfig(width=0.25, norm="layer", voxel_size=0.2, point_features="local")
 
 
-def make(net: NetConfig, **options: float) -> RefinementStage:
+def make(net: NetConfig, **options: float | str) -> RefinementStage:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return RefinementStage(RefinerConfig(net=net, **{"repeat": 2, **options}))  # type: ignore[arg-type]
@@ -92,3 +97,41 @@ def test_all_randomness_comes_from_the_generator(batch: Crop) -> None:
 def test_impossible_jitter_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(InputError, match="min_jitter <= max_jitter"):
         RefinerConfig(**options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a random model of the tests' own form."""
+    folder = tmp_path_factory.mktemp("model")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        networks = build(ModelConfig(net=OWN, refiner=OWN))
+    save_model(folder, networks, CompletionConfig(sampler="consistent", guidance_scale=1.0), "# Random\n")
+    return str(folder)
+
+
+def test_it_refines_completions_and_trains_the_refiner_alone(batch: Crop, model: str) -> None:
+    stage = make(OWN, completer=model, steps=2)
+    assert stage.completer is not None
+    scan = batch.scan[0]
+    config = replace(stage.completer.config, steps=2, repeat=2)
+    expected = stage.completer.sample(scan, config, gaussian(noise(3)))
+    given: list[torch.Tensor] = []
+    stage.refiner.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0][0]))
+    loss, _ = stage.loss(Crop(*(part[:1] for part in batch)), noise(3))
+    loss.backward()
+    assert torch.equal(given[0], expected)
+    assert set(stage.networks) == {"refiner"}
+    assert all(p.grad is not None for p in stage.refiner.parameters())
+    networks = stage.completer.networks.present()
+    assert all(p.grad is None for name in ("encoder", "denoiser") for p in networks[name].parameters())
+
+
+def test_it_starts_from_a_trained_refiner_of_the_same_form(model: str) -> None:
+    trained, _ = read_model(model)
+    assert trained.refiner is not None
+    stage = make(OWN, start_from=model)
+    for ours, theirs in zip(stage.refiner.parameters(), trained.refiner.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(InputError, match="no refiner of this form"):
+        make(NetConfig(width=0.25), start_from=model)
