@@ -122,7 +122,7 @@ class Denoiser(UNet):
     def _scale(self, place: str, x: SparseTensor, time: Tensor, matches: _Matches) -> SparseTensor:
         cond = matches.condition
         latent = self.get_submodule(f"latent_{place}")(cond.feats)
-        temp = self.get_submodule(f"{place}_temp")(time)[cond.voxels.batch]
+        temp = gather(self.get_submodule(f"{place}_temp")(time), cond.voxels.batch)
         parts = (temp, latent) if place == TIME_BEFORE_LATENT else (latent, temp)
         weight = self.get_submodule(f"latemp_{place}")(torch.cat(parts, dim=1))
         return x.with_feats(x.feats * gather(weight, matches.rows(x.voxels)))
