@@ -63,7 +63,7 @@ def ground_truth_crop(
     near = world_map[np.linalg.norm(world_map - T_world_lidar[:3, 3], axis=1) < max_range]
     points = transform(np.linalg.inv(T_world_lidar), near)
     points = points[(points[:, 2] > z_range[0]) & (points[:, 2] < z_range[1])]
-    points = points[_in_cells_of(points, scan_points, cell)]
+    points = points[in_cells_of(points, scan_points, cell)]
     if len(points) == 0:
         raise InputError(
             "no point of the map is near the scan: check that pose and map belong to one sequence"
@@ -71,10 +71,13 @@ def ground_truth_crop(
     return points
 
 
-def _in_cells_of(
+def in_cells_of(
     points: Float[np.ndarray, "M 3"], scan_points: Float[np.ndarray, "N 3"], cell: float
 ) -> Bool[np.ndarray, " M"]:
-    """Whether each point lies in a grid cell with a point of the scan; the grid begins half a cell below the scan."""
+    """Whether each point lies in a grid cell with a point of the scan; the grid begins half a cell below the scan.
+
+    Args: points, scan_points: one frame [m], the scan not empty. cell: edge of a grid cell [m].
+    """
     origin = scan_points.min(axis=0).astype(np.float64) - cell / 2
     return np.isin(voxel_keys(points - origin, cell), voxel_keys(scan_points - origin, cell))
 

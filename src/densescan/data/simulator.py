@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt32
 
 from densescan.data.lidar import HDL_64E_ELEVATIONS, Raycaster, SpinningLidar, ray_directions, scan, surface
+from densescan.data.maps import in_cells_of
 from densescan.data.street import CLEAR, Street, random_street
 from densescan.errors import InputError
-from densescan.geometry.voxels import voxel_downsample, voxel_keys
+from densescan.geometry.voxels import voxel_downsample
 
 TRUTH_VOXEL = 0.1
 """Edge of the voxels of which the ground truth keeps one point [m]."""
@@ -140,8 +141,6 @@ def truth_crop(
 ) -> Bool[np.ndarray, " M"]:
     """Which ground truth points a frame keeps: range, height, and only 10 m cells that its scan occupies.
 
-    The cells start half a cell below the lowest corner of the scan, on each axis.
-
     Args: truth, scan_points: sensor frame [m].
     Source: the ground-truth rule of the released evaluation.
     """
@@ -149,9 +148,7 @@ def truth_crop(
     seen = scan_points[_near(scan_points)]
     if len(seen) == 0:
         return np.zeros(len(truth), dtype=bool)
-    origin = seen.min(axis=0) - CELL / 2
-    occupied = np.unique(voxel_keys(seen - origin, CELL))
-    inside[inside] = np.isin(voxel_keys(truth[inside] - origin, CELL), occupied)
+    inside[inside] = in_cells_of(truth[inside], seen, CELL)
     return inside
 
 
