@@ -6,7 +6,7 @@ and noise give the same scene up to float rounding. What is done here because th
 - the condition encoder runs at every step and for both guidance branches, on the repeated scan and on as many zeros;
 - the MLPs of the condition run on every scene voxel, and so does the search for its condition voxel: eight
   exhaustive searches for each branch and step, one for each place where the network is conditioned;
-- both branches run the stem; they share voxels and kernel maps, as in the releases;
+- each branch makes its own voxels and kernel maps and runs the stem;
 - the head runs on every point; one search for each of the 27 offsets of a kernel map; convolution is
   gather, multiply, add; farthest point sampling looks at all points for each selection.
 
@@ -140,12 +140,11 @@ class PlainPipeline:
         self, x_t: Float[Tensor, "M 3"], t: int, x_init: Float[Tensor, "M 3"], guidance_scale: float
     ) -> Float[Tensor, "M 3"]:
         """The guided noise estimate of one step, with everything that the releases compute in a step."""
-        scene = voxelise(x_t)
         branches = []
         for condition_points in (x_init, torch.zeros_like(x_init)):
             with self._stage("encode"):
                 condition = encode(self.encoder, condition_points)
-            branches.append(denoise(self.denoiser, scene, t, condition))
+            branches.append(denoise(self.denoiser, voxelise(x_t), t, condition))
         eps_cond, eps_uncond = branches
         return eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 

@@ -41,6 +41,10 @@ RIVAL_POINTS, RIVAL_REPEAT = 18_000, 10
 """The rival's scan is reduced to so many points, each repeated so often: as many as the released scenes have."""
 
 
+OUTPUTS = ("record", "picture")
+"""Options that say where results go and do not change them."""
+
+
 @dataclass(frozen=True)
 class Options:
     """Score a model beside its trivial rivals."""
@@ -160,7 +164,7 @@ def _environment(options: Options) -> dict[str, Any]:
     return {
         **environment(),
         "date": datetime.date.today().isoformat(),
-        "options": {name: str(value) for name, value in vars(options).items()},
+        "options": {name: str(value) for name, value in vars(options).items() if name not in OUTPUTS},
     }
 
 

@@ -48,7 +48,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
     try:
         temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # some writers replace the file by one that its owner alone may read
         _flush_to_disk(temporary)
         os.replace(temporary, target)
     except OSError as error:

@@ -5,7 +5,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook(
-    ["completion", "plain", "plain_layers", "random_networks", "runs", "shares"], "beartype.beartype"
+    ["completion", "plain", "quality", "plain_layers", "random_networks", "runs", "shares"],
+    "beartype.beartype",
 )
 
 
