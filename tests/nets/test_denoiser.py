@@ -107,8 +107,8 @@ def digest(tensor):
 def test_reference_training_step(reference, released, dtype, suffix, tolerance):
     """The teacher's loss, in training mode: output, gradients of points and parameters, running statistics.
 
-    In float64 both agree to rounding; in float32 the reference is itself 6e-5 away from that, in norms of gradients, and
-    the number of threads moves single outputs by 3e-5.
+    In float64 both agree to rounding; in float32 the reference is itself 6e-5 away from that, in norms of gradients,
+    and the number of threads moves single outputs by 3e-5.
     """
     arrays = reference("net_train_tiny.npz")
     recorded = reference("net_train_tiny.json")["train"][f"torch.{dtype}"]
