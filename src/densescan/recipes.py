@@ -5,6 +5,7 @@
 
 from dataclasses import replace
 
+from densescan.completer import CompletionConfig
 from densescan.nets.minkunet import NetConfig
 from densescan.training.loop import LoopConfig
 from densescan.training.refinement import RefinerConfig
@@ -19,6 +20,9 @@ SMALL_TEACHER = TeacherConfig(
 )
 """Teacher of the bundled weights: the plain least-squares loss, see docs/experiments.md."""
 SMALL_TEACHER_LOOP = LoopConfig(max_steps=3400, batch_size=2, lr=1e-3)
+
+SMALL_COMPLETION = CompletionConfig(guidance_scale=1.0, sampler="consistent")
+"""How its scenes are sampled: by the sampler that agrees with the noising it was trained with, see docs/experiments.md."""
 
 SMALL_REFINER = RefinerConfig(net=SMALL_NET)
 """Refiner of the bundled weights."""

@@ -25,8 +25,8 @@ TeacherRecipe = Literal["small", "released"]
 RefinerRecipe = Literal["small", "small-tuning", "released"]
 
 TEACHERS = {
-    "small": (recipes.SMALL_TEACHER, recipes.SMALL_TEACHER_LOOP),
-    "released": (TeacherConfig(), LoopConfig()),
+    "small": (recipes.SMALL_TEACHER, recipes.SMALL_TEACHER_LOOP, recipes.SMALL_COMPLETION),
+    "released": (TeacherConfig(), LoopConfig(), LIDIFF_COMPLETION),
 }
 REFINERS = {
     "small": (recipes.SMALL_REFINER, recipes.SMALL_REFINER_LOOP),
@@ -60,7 +60,7 @@ class Teacher(Command):
     @classmethod
     def for_args(cls, args: Sequence[str]) -> "type[Teacher]":
         """This command with the defaults of the recipe that the arguments name."""
-        stage, loop = TEACHERS[_recipe(args, TEACHERS)]
+        stage, loop, _ = TEACHERS[_recipe(args, TEACHERS)]
         return with_defaults(cls, stage=stage, loop=loop)
 
     def run(self) -> None:
@@ -68,7 +68,8 @@ class Teacher(Command):
 
         Raises: InputError: no data, or a run of another form. FloatingPointError: the loss is not finite.
         """
-        train(lambda: TeacherStage(self.stage), self.data, self.out, self.loop, LIDIFF_COMPLETION)
+        *_, completion = TEACHERS[self.recipe]
+        train(lambda: TeacherStage(self.stage), self.data, self.out, self.loop, completion)
 
 
 @dataclass(frozen=True)
