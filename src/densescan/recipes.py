@@ -22,7 +22,7 @@ SMALL_TEACHER = TeacherConfig(
 SMALL_TEACHER_LOOP = LoopConfig(max_steps=3400, batch_size=2, lr=1e-3)
 
 SMALL_COMPLETION = CompletionConfig(guidance_scale=1.0, sampler="consistent")
-"""How its scenes are sampled: by the sampler that agrees with the noising it was trained with, see docs/experiments.md."""
+"""How its scenes are sampled: by the sampler that agrees with the noising of its training, see docs/experiments.md."""
 
 SMALL_REFINER = RefinerConfig(net=SMALL_NET)
 """Refiner of the bundled weights."""
