@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from densescan.diffusion.guidance import guide
+from densescan.diffusion.schedule import Schedule
 from densescan.nets.encoder import Condition
 from densescan.nets.matching import nearest_voxel
 from densescan.nets.minkunet import NetConfig, UNet, VoxelisedPoints, embed_points
@@ -64,10 +65,13 @@ class Denoiser(UNet):
     The MLPs see only (condition voxel, t): they run once per condition voxel, a few thousand, and their results are
     gathered, instead of once per scene voxel. Source: the released network. Deviation: with several clouds in a batch
     each voxel gets the time of its own cloud, which is what the release intends.
+
+    Args: schedule: turns a predicted displacement into noise; None: the released one. Noise needs none.
     """
 
-    def __init__(self, config: NetConfig) -> None:
+    def __init__(self, config: NetConfig, schedule: Schedule | None = None) -> None:
         super().__init__(config, out_channels=3, in_channels=config.in_channels + config.see_scan)
+        self.schedule = schedule or Schedule()
         c = config.channels
         d_cond, d_time = c[4], c[8]
         for place, c_out in zip(PLACES, c[:8], strict=True):
@@ -117,7 +121,16 @@ class Denoiser(UNet):
         for i in range(1, 5):
             y = self.up(i, self._scale(f"up{i}", y, time, matches), skip=x[4 - i])
         # The head is row-wise: it runs once per voxel and its three channels are gathered.
-        return scene.points.to_points(y.with_feats(self.last(y.feats)))
+        out = scene.points.to_points(y.with_feats(self.last(y.feats)))
+        if self.config.predicts == "noise":
+            return out
+        return out.float() / -self.error_scale(t)[:, None, None]
+
+    def error_scale(self, t: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """What an error of the noise counts as in the unit that the network predicts: 1 where that is noise, sigma_t
+        [m] for a displacement, whose error at small t would otherwise drown all others."""
+        sigma_t = self.schedule.sigma_t.to(t.device)[t]
+        return sigma_t if self.config.predicts == "displacement" else torch.ones_like(sigma_t)
 
     def _scale(self, place: str, x: SparseTensor, time: Tensor, matches: _Matches) -> SparseTensor:
         cond = matches.condition

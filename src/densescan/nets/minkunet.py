@@ -15,6 +15,7 @@ from densescan.sparse.tensor import SparseTensor, voxelise
 
 RELEASED_WIDTHS = (32, 32, 64, 128, 256, 256, 128, 96, 96)  # stem, stage 1-4, up 1-4
 PointFeatures = Literal["absolute", "local"]
+Prediction = Literal["noise", "displacement"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class NetConfig:
     see_scan: bool = False
     """The denoiser's voxels also hold the scan's own points, marked as such. False: as released, where the scan is
     known through the encoder alone."""
+    predicts: Prediction = "noise"
+    """What the denoiser's last layer means. `noise`: standard deviations, as released. `displacement`: metres, from the
+    noisy point to x_0. Either way the denoiser gives noise."""
 
     def __post_init__(self) -> None:
         last = self.channels[8]

@@ -1,9 +1,11 @@
 """The Chamfer distance of a scene to the truth of its crop."""
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from densescan.data.dataset import Crop
+from densescan.errors import InputError
 from densescan.losses.refinement import ChamferLoss, chamfer_loss
 from densescan.training.batch import Batch
 
@@ -25,6 +27,20 @@ def chamfer_in_crop(
     crop = Crop(*(part[0] for part in batch.crop))
     counts = within(scene.detach(), batch) if scene_counts is None else scene_counts
     return chamfer_loss(scene, crop.truth, counts, within(crop.truth, batch))
+
+
+def mean_chamfer(x_0: Float[Tensor, "B M 3"], batch: Batch) -> tuple[Float[Tensor, ""], float]:
+    """The mean Chamfer distance of the crops' scenes [m], and the share of crops left out, which count as zero: nothing
+    of the scene or of the truth lies within them."""
+    distances: list[Tensor | None] = []
+    for scene, one in zip(x_0, batch.singly(), strict=True):
+        try:
+            distances.append(chamfer_in_crop(scene, one).total)
+        except InputError:  # counted by the share
+            distances.append(None)
+    found = [distance for distance in distances if distance is not None]
+    total = torch.stack(found).sum() if found else x_0.sum() * 0.0
+    return total / len(distances), 1 - len(found) / len(distances)
 
 
 def figures(distance: ChamferLoss, prefix: str = "") -> dict[str, float]:

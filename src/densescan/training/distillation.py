@@ -21,7 +21,7 @@ from densescan.nets.denoiser import Denoiser
 from densescan.nets.encoder import Condition
 from densescan.nets.networks import Networks
 from densescan.training.batch import Batch, Loss, Validation
-from densescan.training.crop_distance import chamfer_in_crop, figures
+from densescan.training.crop_distance import chamfer_in_crop, figures, mean_chamfer
 from densescan.training.engine import Trained
 from densescan.training.student import (
     LastStepSampler,
@@ -76,6 +76,9 @@ class DistillationConfig:
     head_start: int = 100
     """Steps of the run in which the assistants learn alone. They begin as the teacher, and what they differ by at first
     is the noise of their own training."""
+    chamfer_weight: float = 0.0
+    """Weight of the Chamfer distance [m] of the student's samples to the truth within the crop, beside the objective.
+    Neither paper nor release has it (ScoreLiDAR's scene-wise term squares the distances)."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -84,6 +87,7 @@ class DistillationConfig:
             "0 <= min_t < max_t": 0 <= self.min_t < self.max_t,
             "assistant_lr_factor above 0": self.assistant_lr_factor > 0,
             "head_start of at least 0": self.head_start >= 0,
+            "chamfer_weight of at least 0": self.chamfer_weight >= 0,
         }
         broken = [rule for rule, kept in rules.items() if not kept]
         if broken:
@@ -235,8 +239,21 @@ class Distillation(ABC):
         """The assistant's mean squared error on samples of each crop (Eq. 20)."""
         level = self.draw_level(generated.batch, purpose, x_0)
         eps_hat = assistant(add_noise(x_0, *level, self.schedule), level.t, generated.cond)
-        pairs = zip(eps_hat[:, None], level.eps[:, None], strict=True)
-        return torch.stack([denoising_loss(*pair, prior_weight=0.0).mse for pair in pairs])
+        crops = zip(
+            eps_hat[:, None], level.eps[:, None], assistant.error_scale(level.t)[:, None], strict=True
+        )
+        return torch.stack([denoising_loss(e_hat, e, 0.0, scale).mse for e_hat, e, scale in crops])
+
+    def chamfer_term(
+        self, batch: Batch, *samples: Float[Tensor, "B M 3"]
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """What the Chamfer distance adds to the loss, and its figures; nothing where it has no weight."""
+        if self.config.chamfer_weight == 0.0:
+            return samples[0].new_zeros(()), {}
+        distances, left_out = zip(*(mean_chamfer(x_0, batch) for x_0 in samples), strict=True)
+        mean = torch.stack(distances).mean()
+        figures = {"chamfer": mean.item(), "chamfer/left_out": sum(left_out) / len(left_out)}
+        return self.config.chamfer_weight * mean, figures
 
     def student_turn(self, loss: Callable[[Made], Loss], made: Made, step: int) -> Loss:
         """The student's loss; during the assistants' head start only what it would log."""

@@ -148,11 +148,13 @@ class DistillationDpoStage(Distillation):
         return Loss((torch.stack(errors).mean(0) * kept).mean(), {})
 
     def student_loss(self, pairs: RankedPairs) -> Loss:
-        """The objective, on the crops that are kept."""
+        """The objective, on the crops that are kept; the Chamfer distance, where it has a weight, on all."""
         generated, ranking = pairs
-        if not ranking.kept.any():
-            return Loss(None, {**ranking.figures, "gap_w": 0.0, "gap_l": 0.0})
         first, second = self.last_steps(generated)
+        added, chamfer = self.chamfer_term(generated.batch, first, second)
+        if not ranking.kept.any():
+            total = added if self.config.chamfer_weight else None
+            return Loss(total, {**ranking.figures, "gap_w": 0.0, "gap_l": 0.0, **chamfer})
         level = self.draw_level(generated.batch, "student", first)
         x_w, x_l = ranking.winners(first, second), ranking.losers(first, second)
         loss = objective(
@@ -161,4 +163,4 @@ class DistillationDpoStage(Distillation):
             self.config,
         )
         gaps = {"gap_w": loss.gap_w.item() * ranking.share, "gap_l": loss.gap_l.item() * ranking.share}
-        return Loss(loss.total * ranking.share, {**ranking.figures, **gaps})
+        return Loss(loss.total * ranking.share + added, {**ranking.figures, **gaps, **chamfer})

@@ -99,7 +99,8 @@ class ScoreDistillationStage(Distillation):
             total = total + added
             figures |= {"scene_wise": scene_wise.item(), "point_wise": point_wise.item()}
             figures["structural/left_out"] = left_out.item()
-        return Loss(total, figures)
+        chamfer, found = self.chamfer_term(generated.batch, x_0)
+        return Loss(total + chamfer, {**figures, **found})
 
     def _structural(self, x_0: Float[Tensor, "M 3"], batch: Batch) -> Float[Tensor, "4"]:
         """The loss, its two terms, and whether the crop is left out of it: too little of its truth is within it."""

@@ -72,7 +72,7 @@ class TeacherStage:
         self.crops = config.crops
         self.schedule = schedule or Schedule()
         self.encoder = ConditionEncoder(config.net)
-        self.denoiser = Denoiser(config.net)
+        self.denoiser = Denoiser(config.net, self.schedule)
         self.results: dict[str, nn.Module] = {"encoder": self.encoder, "denoiser": self.denoiser}
         statistics = dict.fromkeys(self.results, config.statistics)
         self.trained = {"teacher": Trained(self.results, statistics=statistics)}
@@ -92,15 +92,15 @@ class TeacherStage:
         if dropped.any():
             cond = drop_condition(cond, self._null_condition(), dropped)
         eps_hat = self.denoiser(add_noise(x_0, t, eps, self.schedule), t, cond)
-        total, mse, prior = self._mean_loss(eps_hat, eps)
+        total, mse, prior = self._mean_loss(eps_hat, eps, self.denoiser.error_scale(t))
         return Loss(total, {"mse": mse.item(), "prior": prior.item()})
 
-    def _mean_loss(self, eps_hat: Tensor, eps: Tensor) -> Tensor:
+    def _mean_loss(self, eps_hat: Tensor, eps: Tensor, scale: Tensor) -> Tensor:
         """Total, mse and prior: of each crop alone, then their mean."""
-        pairs = zip(eps_hat[:, None], eps[:, None], strict=True)
-        return torch.stack(
-            [torch.stack(denoising_loss(*pair, self.config.prior_weight)) for pair in pairs]
-        ).mean(0)
+        weight = self.config.prior_weight
+        crops = zip(eps_hat[:, None], eps[:, None], scale[:, None], strict=True)
+        losses = [denoising_loss(e_hat, e, weight, s) for e_hat, e, s in crops]
+        return torch.stack([torch.stack(loss) for loss in losses]).mean(0)
 
     def _null_condition(self) -> Condition:
         with evaluating(self.encoder):
