@@ -3,19 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import tyro
 
-from densescan import recipes
 from densescan.cli.options import Command, with_defaults
-from densescan.cli.train import recipe_name, train
+from densescan.cli.train import chosen_recipe, recipe_option, train
+from densescan.recipes.recipe import StageName
 from densescan.training.config import LoopConfig
 from densescan.training.diffusion_dpo import DiffusionDpoConfig, DiffusionDpoStage
 from densescan.training.distillation_dpo import DistillationDpoConfig, DistillationDpoStage
 from densescan.training.score_distillation import ScoreDistillationConfig, ScoreDistillationStage
 
-Recipe = Literal["small", "released"]
 Flat = tyro.conf.arg(name="")
 
 
@@ -24,8 +23,7 @@ class _FromTeacher(Command):
     """What these commands share."""
 
     make_stage: ClassVar[type]
-    choices: ClassVar[dict[str, tuple[Any, LoopConfig]]]
-    """Stage and loop of each recipe."""
+    stage_name: ClassVar[StageName]
 
     data: Path
     """Training data, as `densescan data simulate` writes it."""
@@ -33,15 +31,14 @@ class _FromTeacher(Command):
     """The run's folder."""
     validation: Path | None = None
     """Held-out data of the same kind: judges the run now and then, and draws OUT/pictures."""
-    recipe: Recipe = "small"
-    """What the other options default to: what suits the small model, or the released choices."""
+    recipe: str = "small"
     loop: Annotated[LoopConfig, Flat] = field(default_factory=LoopConfig)
 
     @classmethod
     def for_args(cls, args: Sequence[str]) -> "type[Command]":
         """This command with the defaults of the recipe that the arguments name."""
-        stage, loop = cls.choices[recipe_name(args, cls.choices)]
-        return with_defaults(cls, stage=stage, loop=loop)
+        recipe = chosen_recipe(cls.stage_name, args)
+        return with_defaults(cls, stage=recipe.config, loop=recipe.loop)
 
     def run(self) -> None:
         """Train and write the model.
@@ -64,10 +61,8 @@ class DiffusionDpo(_FromTeacher):
     """
 
     make_stage: ClassVar = DiffusionDpoStage
-    choices: ClassVar = {
-        "small": (recipes.SMALL_DIFFUSION_DPO, recipes.SMALL_DIFFUSION_DPO_LOOP),
-        "released": (DiffusionDpoConfig(), recipes.RELEASED_DISTILLATION_LOOP),
-    }
+    stage_name: ClassVar = "diffusion-dpo"
+    recipe: Annotated[str, recipe_option("diffusion-dpo")] = "small"
     stage: Annotated[DiffusionDpoConfig, Flat] = field(default_factory=DiffusionDpoConfig)
 
 
@@ -84,10 +79,8 @@ class ScoreDistillation(_FromTeacher):
     """
 
     make_stage: ClassVar = ScoreDistillationStage
-    choices: ClassVar = {
-        "small": (recipes.SMALL_SCORE_DISTILLATION, recipes.SMALL_DISTILLATION_LOOP),
-        "released": (recipes.RELEASED_SCORE_DISTILLATION, recipes.RELEASED_DISTILLATION_LOOP),
-    }
+    stage_name: ClassVar = "score-distillation"
+    recipe: Annotated[str, recipe_option("score-distillation")] = "small"
     stage: Annotated[ScoreDistillationConfig, Flat] = field(default_factory=ScoreDistillationConfig)
 
 
@@ -105,8 +98,6 @@ class DistillationDpo(_FromTeacher):
     """
 
     make_stage: ClassVar = DistillationDpoStage
-    choices: ClassVar = {
-        "small": (recipes.SMALL_DISTILLATION_DPO, recipes.SMALL_DISTILLATION_LOOP),
-        "released": (recipes.RELEASED_DISTILLATION_DPO, recipes.RELEASED_DISTILLATION_LOOP),
-    }
+    stage_name: ClassVar = "distillation-dpo"
+    recipe: Annotated[str, recipe_option("distillation-dpo")] = "small"
     stage: Annotated[DistillationDpoConfig, Flat] = field(default_factory=DistillationDpoConfig)

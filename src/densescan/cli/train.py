@@ -1,22 +1,22 @@
 """`densescan train`: the networks of a model, one stage a command."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 import tyro
 from jaxtyping import Float32
 
-from densescan import recipes
 from densescan.cli.console import Update, complain, duration, progress, rows, say
 from densescan.cli.options import Command, check_folder, make_folder, option_value, with_defaults
 from densescan.completer import CompletionConfig
-from densescan.errors import InputError
 from densescan.nets.networks import Networks
+from densescan.recipes.catalogue import RECIPES, find_recipe
+from densescan.recipes.recipe import Recipe, StageName
 from densescan.training.config import LoopConfig
 from densescan.training.loop import Listener, fit
 from densescan.training.processes import Processes
@@ -27,23 +27,17 @@ from densescan.training.validation import Clouds
 from densescan.viewer.render import render_sheet
 from densescan.viewer.splat import Birdseye
 from densescan.weights.folder import save_model
-from densescan.weights.official import LIDIFF_COMPLETION
 
 PICTURE_REACH = 25.0
 """From the middle of a crop to the edge of its picture [m]."""
 
-TeacherRecipe = Literal["small", "released"]
-RefinerRecipe = Literal["small", "small-tuning", "released"]
 
-TEACHERS = {
-    "small": (recipes.SMALL_TEACHER, recipes.SMALL_TEACHER_LOOP, recipes.SMALL_COMPLETION),
-    "released": (TeacherConfig(), LoopConfig(), LIDIFF_COMPLETION),
-}
-REFINERS = {
-    "small": (recipes.SMALL_REFINER, recipes.SMALL_REFINER_LOOP),
-    "small-tuning": (recipes.SMALL_REFINER_TUNING, recipes.SMALL_REFINER_TUNING_LOOP),
-    "released": (RefinerConfig(), LoopConfig()),
-}
+def recipe_option(stage: StageName) -> object:
+    """How `--recipe` of a stage is shown."""
+    known = ", ".join(RECIPES[stage])
+    return tyro.conf.arg(
+        metavar="NAME", help=f"What the other options default to: {known}. See `densescan recipes`."
+    )
 
 
 @dataclass(frozen=True)
@@ -71,23 +65,22 @@ class Teacher(Command):
     """The run's folder."""
     validation: Path | None = None
     """Held-out data of the same kind: judges the run now and then, and draws OUT/pictures."""
-    recipe: TeacherRecipe = "small"
-    """What the other options default to: the bundled model's form, or the released one."""
+    recipe: Annotated[str, recipe_option("teacher")] = "small"
     stage: Annotated[TeacherConfig, tyro.conf.arg(name="")] = field(default_factory=TeacherConfig)
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
     @classmethod
     def for_args(cls, args: Sequence[str]) -> "type[Teacher]":
         """This command with the defaults of the recipe that the arguments name."""
-        stage, loop, _ = TEACHERS[recipe_name(args, TEACHERS)]
-        return with_defaults(cls, stage=stage, loop=loop)
+        recipe = chosen_recipe("teacher", args)
+        return with_defaults(cls, stage=recipe.config, loop=recipe.loop)
 
     def run(self) -> None:
         """Train and write the model.
 
         Raises: InputError: no data, or a run of another form. FloatingPointError: the loss is not finite.
         """
-        *_, completion = TEACHERS[self.recipe]
+        completion = find_recipe("teacher", self.recipe).completion
         train(lambda: TeacherStage(self.stage), self, lambda _: completion)
 
 
@@ -111,16 +104,15 @@ class Refiner(Command):
     """The run's folder."""
     validation: Path | None = None
     """Held-out data of the same kind: judges the run now and then, and draws OUT/pictures."""
-    recipe: RefinerRecipe = "small"
-    """What the other options default to: the bundled model's form, or the released one."""
+    recipe: Annotated[str, recipe_option("refiner")] = "small"
     stage: Annotated[RefinerConfig, tyro.conf.arg(name="")] = field(default_factory=RefinerConfig)
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
     @classmethod
     def for_args(cls, args: Sequence[str]) -> "type[Refiner]":
         """This command with the defaults of the recipe that the arguments name."""
-        stage, loop = REFINERS[recipe_name(args, REFINERS)]
-        return with_defaults(cls, stage=stage, loop=loop)
+        recipe = chosen_recipe("refiner", args)
+        return with_defaults(cls, stage=recipe.config, loop=recipe.loop)
 
     def run(self) -> None:
         """Train and write the model.
@@ -217,12 +209,9 @@ def _card(stage: Stage, data: Path, loop: LoopConfig) -> str:
     )
 
 
-def recipe_name(args: Sequence[str], known: Mapping[str, object]) -> str:
+def chosen_recipe(stage: StageName, args: Sequence[str]) -> Recipe:
     """The recipe that the arguments name, or the small one.
 
     Raises: InputError: there is no such recipe.
     """
-    name = option_value(args, "--recipe") or "small"
-    if name not in known:
-        raise InputError(f"unknown recipe {name}: known are {', '.join(known)}")
-    return name
+    return find_recipe(stage, option_value(args, "--recipe") or "small")

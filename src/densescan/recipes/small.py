@@ -1,0 +1,88 @@
+"""The size `small`: what two processor cores train in hours, on simulated streets, and complete a scan with in seconds.
+
+Half the released width on voxels of 0.1 m, with norms that see no batch and the sampler that agrees with Eq. 1. A run
+that was trained is a model of the bundled one's kind; what stands in none of the cards was not trained to the end.
+"""
+
+from dataclasses import replace
+
+from densescan.completer import CompletionConfig
+from densescan.nets.minkunet import NetConfig
+from densescan.recipes.recipe import FROM_TEACHER, NOT_RUN, Recipe, Standing
+from densescan.recipes.students import preferring, score_distilled
+from densescan.training.config import LoopConfig
+from densescan.training.diffusion_dpo import DiffusionDpoConfig
+from densescan.training.distillation_dpo import DistillationDpoConfig
+from densescan.training.refinement import RefinerConfig
+from densescan.training.score_distillation import ScoreDistillationConfig
+from densescan.training.teacher import TeacherConfig
+
+SIZE = "small"
+
+SMALL_NET = NetConfig(width=0.5, norm="layer", voxel_size=0.1, point_features="local")
+"""Half the released width on voxels of 0.1 m, with a norm that sees no batch."""
+
+SMALL_COMPLETION = CompletionConfig(guidance_scale=1.0, sampler="consistent")
+"""How its scenes are sampled: by the sampler that agrees with the noising of its training, see docs/experiments.md."""
+
+TWO_CORES = (
+    "two processor cores (AMD EPYC, AVX-512 with bfloat16), one thread a run; busy with other work meanwhile"
+)
+BUNDLED = "that of the bundled model, which was trained so but stopped early: `densescan weights show small`"
+
+SMALL_TEACHER = Recipe(
+    "teacher",
+    SIZE,
+    "The teacher of the bundled weights: the plain least-squares loss, see docs/experiments.md.",
+    TeacherConfig(net=replace(SMALL_NET, see_scan=True), prior_weight=0.0),
+    LoopConfig(max_steps=3400, batch_size=2, lr=1e-3),
+    completion=SMALL_COMPLETION,
+    standing=Standing("1.2 hours for the first 2,750 of 3,400 steps", TWO_CORES, BUNDLED),
+)
+
+SMALL_REFINER_CONFIG = RefinerConfig(net=SMALL_NET)
+SMALL_REFINER = Recipe(
+    "refiner",
+    SIZE,
+    "The refiner of the bundled weights, first stage: on jittered copies of the scan.",
+    SMALL_REFINER_CONFIG,
+    LoopConfig(max_steps=2400, batch_size=2, lr=1e-3),
+    standing=Standing("1.0 hours for the first 1,750 of 2,400 steps", TWO_CORES, BUNDLED),
+)
+
+SMALL_REFINER_TUNING = Recipe(
+    "refiner",
+    SIZE,
+    "The bundled weights' refiner, second stage: it goes on with what the teacher really leaves, four steps a crop.",
+    replace(SMALL_REFINER_CONFIG, completer="runs/teacher/model", start_from="runs/refiner/model", steps=4),
+    LoopConfig(max_steps=300, batch_size=2, lr=4e-4, warmup_steps=20, workers=0),
+    variant="tuning",
+    needs=(("--completer", "teacher"), ("--start-from", "refiner")),
+    standing=Standing("0.4 hours for its 300 steps", TWO_CORES, BUNDLED),
+)
+
+SMALL_DIFFUSION_DPO = Recipe(
+    "diffusion-dpo",
+    SIZE,
+    "The teacher, fine-tuned by pairs of its own completions. With a rate of 1e-4 the loss ran away at the first step.",
+    DiffusionDpoConfig(),
+    LoopConfig(max_steps=300, batch_size=2, lr=5e-6, warmup_steps=20),
+    needs=FROM_TEACHER,
+    standing=Standing(score=f"{NOT_RUN} to the end"),
+)
+
+SMALL_DISTILLATION_LOOP = LoopConfig(max_steps=600, batch_size=2, lr=3e-5, warmup_steps=20)
+"""Of all students: at 1e-4 the first steps made the student worse."""
+SMALL_SCORE_DISTILLATION = score_distilled(SIZE, ScoreDistillationConfig(), SMALL_DISTILLATION_LOOP)
+SMALL_DISTILLATION_DPO = preferring(SIZE, DistillationDpoConfig(), SMALL_DISTILLATION_LOOP)
+"""Samples of a pair have noises of their own, and students learn through the last of 1, 2, 4 or 8 steps; the release
+differs in both."""
+
+SMALL = (
+    SMALL_TEACHER,
+    SMALL_REFINER,
+    SMALL_REFINER_TUNING,
+    SMALL_DIFFUSION_DPO,
+    *SMALL_SCORE_DISTILLATION,
+    *SMALL_DISTILLATION_DPO,
+)
