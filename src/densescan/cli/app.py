@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from densescan.cli import complete, data, distil, evaluate, info, prepare, results, sheet, train, weights
+from densescan.cli import (
+    complete,
+    data,
+    distil,
+    evaluate,
+    info,
+    prepare,
+    recipes,
+    results,
+    sheet,
+    train,
+    weights,
+)
 from densescan.cli.console import PROGRAM, guarded, say
 from densescan.cli.options import Command, parse
 from densescan.errors import InputError
@@ -24,6 +36,9 @@ COMMANDS: dict[str, type[Command]] = {
     "weights merge": weights.Merge,
     "data simulate": data.Simulate,
     "data prepare": prepare.Prepare,
+    "recipes": recipes.List,
+    "recipes show": recipes.Show,
+    "recipes commands": recipes.Commands,
     "train teacher": train.Teacher,
     "train refiner": train.Refiner,
     "train diffusion-dpo": distil.DiffusionDpo,
@@ -81,7 +96,7 @@ def _find(args: list[str]) -> _Found | str:
 
     Raises: InputError: there is no such command.
     """
-    for length in (1, 2):
+    for length in (2, 1):
         name = " ".join(args[:length])
         if name in COMMANDS:
             return _Found(name, COMMANDS[name], args[length:])

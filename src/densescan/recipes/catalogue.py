@@ -1,5 +1,6 @@
 """All recipes by stage and name."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 from densescan.errors import InputError
@@ -26,8 +27,9 @@ def find_recipe(stage: StageName, name: str) -> Recipe:
     return known[name]
 
 
-def suggestions(name: str, known: "dict[str, Recipe] | list[str]") -> str:
+def suggestions(name: str, known: Iterable[str]) -> str:
     """What an unknown name may have meant, and all known ones."""
+    known = list(known)
     near = get_close_matches(name, known, cutoff=0.7)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     return f"{meant}known are {', '.join(known)}"
