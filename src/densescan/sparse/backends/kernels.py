@@ -1,0 +1,114 @@
+"""Triton kernels of the sparse convolution: implicit GEMM over a neighbour table, and the gradient of its weights.
+
+Output stationary: a program owns a tile of output rows and a block of output channels, goes through the offsets that
+occur in its tile, gathers the input rows there, multiplies, and accumulates in registers (float32). No atomics: results
+are bit-identical from run to run. In Triton's interpreter the same kernels run on CPU tensors.
+
+`no_type_check` keeps the import hook of the tests from wrapping functions that Triton compiles from their source.
+"""
+
+from typing import no_type_check
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+@no_type_check
+def convolve_kernel(
+    feats, kernel, out,  # (copies * n_in, c_in), (K, c_in, c_out), (copies * n_out, c_out)
+    table, order, offsets, counts,  # (K, n_out), (n_out,), (T, K), (T,), see `NeighbourTable`
+    scale, scale_rows,  # (P, c_in), (copies * n_in,): input row i is multiplied by scale[scale_rows[i]]
+    gain, shift, residual, eps,  # (c_out,), (c_out,), (copies * n_out, c_out)
+    n_in, n_out, c_in, c_out,
+    K: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
+    SCALED: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+):  # fmt: skip
+    """out[order[p]] = epilogue(sum_k (feats * scale)[table[k, p]] @ kernel[k]); grid (T, c_out blocks, copies)."""
+    tile, copy = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    feats += copy * n_in * c_in
+    scale_rows += copy * n_in
+    position = tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    column = tl.program_id(1) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    inside, wanted = position < n_out, column < c_out
+    blocks = tl.cdiv(c_in, BLOCK_IN)
+    total = tl.zeros((BLOCK_ROWS, BLOCK_OUT), tl.float32)
+    # One flat loop over (offset that occurs, block of input channels), so that loads run ahead of products.
+    for step in range(tl.load(counts + tile) * blocks):
+        k = tl.load(offsets + tile * K + step // blocks)
+        channel = (step % blocks) * BLOCK_IN + tl.arange(0, BLOCK_IN)
+        row = tl.load(table + k * n_out + position, mask=inside, other=-1)
+        known = (row >= 0)[:, None] & (channel < c_in)[None, :]
+        a = tl.load(feats + row[:, None] * c_in + channel[None, :], mask=known, other=0.0)
+        if SCALED:
+            place = tl.load(scale_rows + row, mask=row >= 0, other=0)
+            factor = tl.load(scale + place[:, None] * c_in + channel[None, :], mask=known, other=0.0)
+            a = (a.to(tl.float32) * factor.to(tl.float32)).to(a.dtype)
+        b = tl.load(
+            kernel + (k * c_in + channel)[:, None] * c_out + column[None, :],
+            mask=(channel < c_in)[:, None] & wanted[None, :], other=0.0,
+        )  # fmt: skip
+        if WIDEN:  # the interpreter cannot multiply bfloat16; the products are exact in float32
+            a, b = a.to(tl.float32), b.to(tl.float32)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+
+    if NORM == 2:  # over the channels of each row; the block holds all of them
+        mean = tl.sum(total, axis=1) / c_out
+        total = tl.where(wanted[None, :], total - mean[:, None], 0.0)
+        variance = tl.sum(total * total, axis=1) / c_out
+        total *= tl.rsqrt(variance + eps)[:, None]
+    if NORM != 0:
+        total *= tl.load(gain + column, mask=wanted, other=0.0).to(tl.float32)[None, :]
+        total += tl.load(shift + column, mask=wanted, other=0.0).to(tl.float32)[None, :]
+    row = tl.load(order + position, mask=inside, other=0)
+    place = copy * n_out * c_out + row[:, None] * c_out + column[None, :]
+    kept = inside[:, None] & wanted[None, :]
+    if RESIDUAL:
+        total += tl.load(residual + place, mask=kept, other=0.0).to(tl.float32)
+    if RELU:
+        total = tl.maximum(total, 0.0)
+    tl.store(out + place, total.to(out.dtype.element_ty), mask=kept)
+
+
+@triton.jit
+@no_type_check
+def kernel_gradient_kernel(
+    feats, grad_out, partial,  # (n_in, c_in), (n_out, c_out), (SPLITS, K, c_in, c_out) float32
+    in_rows, out_rows, begins,  # (P,), (P,), (K + 1,), see `OffsetPairs`
+    c_in, c_out,
+    K: tl.constexpr, SPLITS: tl.constexpr,
+    BLOCK_IN: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_PAIRS: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+):  # fmt: skip
+    """partial[s, k] = sum over the s-th share of the pairs (i, o) of offset k of feats[i]^T grad_out[o]."""
+    split, k = tl.program_id(0) // K, tl.program_id(0) % K
+    channel = tl.program_id(1) * BLOCK_IN + tl.arange(0, BLOCK_IN)
+    column = tl.program_id(2) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    begin, end = tl.load(begins + k), tl.load(begins + k + 1)
+    share = tl.cdiv(tl.cdiv(end - begin, SPLITS), BLOCK_PAIRS) * BLOCK_PAIRS
+    begin += split * share
+    end = tl.minimum(end, begin + share)
+    total = tl.zeros((BLOCK_IN, BLOCK_OUT), tl.float32)
+    for first in range(begin, end, BLOCK_PAIRS):
+        pair = first + tl.arange(0, BLOCK_PAIRS)
+        known = pair < end
+        i = tl.load(in_rows + pair, mask=known, other=0)
+        o = tl.load(out_rows + pair, mask=known, other=0)
+        a = tl.load(
+            feats + i[:, None] * c_in + channel[None, :],
+            mask=known[:, None] & (channel < c_in)[None, :], other=0.0,
+        )  # fmt: skip
+        b = tl.load(
+            grad_out + o[:, None] * c_out + column[None, :],
+            mask=known[:, None] & (column < c_out)[None, :], other=0.0,
+        )  # fmt: skip
+        if WIDEN:
+            a, b = a.to(tl.float32), b.to(tl.float32)
+        total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
+    place = (split * K + k).to(tl.int64) * c_in * c_out + channel[:, None] * c_out + column[None, :]
+    tl.store(partial + place, total, mask=(channel < c_in)[:, None] & (column < c_out)[None, :])
+
+
+INTERPRETED = not isinstance(convolve_kernel, triton.runtime.JITFunction)
+"""Whether kernels run in Triton's interpreter: TRITON_INTERPRET=1 was set before Triton was imported."""

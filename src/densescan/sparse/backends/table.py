@@ -1,0 +1,132 @@
+"""The neighbour table of a kernel map: for every output row the input row at each offset, rows of like pattern together.
+
+Plain PyTorch on any device; nothing here waits for the device, except `NeighbourTable.pairs`.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Int, Int32
+from torch import Tensor
+
+from densescan.sparse.kernel_map import KernelMap
+
+MISSING = -1
+"""Stands in a table where an output row has no neighbour at an offset."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Which offsets occur within each run of consecutive table columns, so that the others are skipped.
+
+    offsets: numbers of the offsets that occur, in ascending order, `counts[t]` of them; what follows them is not used.
+    """
+
+    offsets: Int32[Tensor, "T K"]
+    counts: Int32[Tensor, " T"]
+
+
+@dataclass(frozen=True)
+class OffsetPairs:
+    """The row pairs of all offsets in one list; those of offset k are begins[k] to begins[k + 1]."""
+
+    in_rows: Int32[Tensor, " P"]
+    out_rows: Int32[Tensor, " P"]
+    begins: Int32[Tensor, " K_1"]
+
+
+@dataclass(frozen=True)
+class NeighbourTable:
+    """Output row order[p] adds feats[rows[k, p]] @ kernel[k] for every k where rows[k, p] is not `MISSING`.
+
+    Columns are sorted such that neighbouring ones miss the same offsets: see `pattern_order`.
+    """
+
+    rows: Int32[Tensor, "K V_out"]
+    order: Int32[Tensor, " V_out"]
+    n_in: int
+    _tiles: dict[int, Tiles] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of_rows(cls, rows: Int32[Tensor, "K V_out"], n_in: int) -> "NeighbourTable":
+        """Sort the columns of a table whose column p is output row p."""
+        order = pattern_order(rows)
+        return cls(rows[:, order].contiguous(), order.int(), n_in)
+
+    @classmethod
+    def of_map(cls, kernel_map: KernelMap) -> "NeighbourTable":
+        """The table of a list of pairs."""
+        first = next(pair for pair in kernel_map.pairs if pair is not None)
+        shape = (len(kernel_map.pairs), kernel_map.n_out)
+        rows = torch.full(shape, MISSING, dtype=torch.int32, device=first[0].device)
+        for k, pair in enumerate(kernel_map.pairs):
+            if pair is None:
+                rows[k] = torch.arange(kernel_map.n_out, device=rows.device)
+            else:
+                rows[k, pair[1]] = pair[0].int()
+        return cls.of_rows(rows, kernel_map.n_in)
+
+    @property
+    def n_out(self) -> int:
+        """Number of output rows."""
+        return len(self.order)
+
+    @property
+    def mirrored(self) -> "NeighbourTable":
+        """The table of the adjoint of a map that is symmetric (offset K - 1 - k undoes offset k), as the 3x3x3 map is."""
+        return NeighbourTable(self.rows.flip(0), self.order, self.n_in)
+
+    def tiles(self, size: int) -> Tiles:
+        """The offsets that occur in columns t * size to (t + 1) * size; kept."""
+        if size not in self._tiles:
+            self._tiles[size] = _tiles_of(self.rows, size)
+        return self._tiles[size]
+
+    @cached_property
+    def pairs(self) -> OffsetPairs:
+        """The same pairs as a list, offset by offset. Waits for the device once: their number is not known before."""
+        present = self.rows != MISSING
+        position = torch.nonzero(present.flatten()).squeeze(1)
+        begins = torch.zeros(len(self.rows) + 1, dtype=torch.int32, device=self.rows.device)
+        begins[1:] = present.sum(1).cumsum(0)
+        in_rows = self.rows.flatten()[position]
+        return OffsetPairs(in_rows, self.order[position % max(self.n_out, 1)], begins)
+
+
+def _tiles_of(rows: Int32[Tensor, "K V_out"], size: int) -> Tiles:
+    present = torch.nn.functional.pad(rows != MISSING, (0, -rows.shape[1] % size))
+    occurs = present.unflatten(1, (-1, size)).any(2).T.contiguous()  # (T, K)
+    offsets = torch.argsort((~occurs).byte(), dim=1, stable=True)
+    return Tiles(offsets.int(), occurs.sum(1).int())
+
+
+def pattern_order(rows: Int32[Tensor, "K V_out"]) -> Int[Tensor, " V_out"]:
+    """Columns in an order in which successive ones have neighbours at the same offsets, as far as there are such.
+
+    The pattern of a column (which offsets it has) is read as a number of a Gray code, in which successive numbers
+    differ in one offset; the offsets that are rarely filled (corners, then edges, then faces) count most. Among equal
+    patterns the order of rows is kept. Measured on noisy scenes, tiles of 128 then multiply 1.2 to 2.5 rows for each
+    that exists, against 1.4 to 15 in the order of coordinates.
+    """
+    n_offsets = len(rows)
+    weights = [0] * n_offsets
+    for significance, k in enumerate(sorted(range(n_offsets), key=_rarity)):
+        weights[k] = 1 << significance
+    code = rows.new_zeros(rows.shape[1])
+    for k, weight in enumerate(weights):
+        code += (rows[k] != MISSING).int() * weight
+    for shift in (1, 2, 4, 8, 16):  # the place in a Gray code is the running exclusive or of its digits
+        code ^= code >> shift
+    return torch.argsort(code, stable=True)
+
+
+def _rarity(k: int) -> int:
+    """Steps from the centre to offset k of the 3x3x3 kernel: the more there are, the more rarely is it filled."""
+    return sum(abs(digit - 1) for digit in (k % 3, k // 3 % 3, k // 9))
+
+
+def padding(table: NeighbourTable, size: int) -> float:
+    """Rows multiplied for each pair that exists, when tiles of `size` columns skip the offsets that none of them has."""
+    multiplied = size * int(table.tiles(size).counts.sum())
+    return multiplied / max(1, int((table.rows != MISSING).sum()))

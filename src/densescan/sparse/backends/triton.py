@@ -1,0 +1,254 @@
+"""Sparse convolution by Triton kernels: the CUDA fast path of `sparse.functional.sparse_conv`, with the same signature.
+
+`fused_conv` is the form for inference: the scaling of the input rows, the norm, the residual and the ReLU around a
+convolution happen in its one pass over memory.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import triton
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from densescan.sparse.backends.kernels import INTERPRETED, convolve_kernel, kernel_gradient_kernel
+from densescan.sparse.backends.table import NeighbourTable
+from densescan.sparse.kernel_map import KernelMap
+
+MAX_ELEMENTS = 2**31 - 1  # the kernels count rows times channels in 32 bits
+_PROGRAMS = 1056  # aimed at in the weight gradient: 8 for each multiprocessor of an H200
+_NORMS = {"none": 0, "affine": 1, "layer": 2}  # as `convolve_kernel` numbers them
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How a product is cut into programs, and what the compiler makes of one."""
+
+    rows: int
+    """Output rows of a program; pairs in the weight gradient."""
+    c_out: int
+    """Output channels of a program."""
+    c_in: int
+    """Input channels multiplied at a time."""
+    warps: int = 4
+    """Warps of 32 threads a program."""
+    stages: int = 3
+    """Loads that are in flight, in products."""
+
+
+@dataclass(frozen=True)
+class RowScale:
+    """Input row i of a convolution is multiplied by weight[rows[i]] as it is read."""
+
+    weight: Float[Tensor, "P C_in"]
+    rows: Int[Tensor, " V_in"]
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What is done to the sums of a convolution before they are written: norm, then residual, then ReLU."""
+
+    norm: Literal["none", "affine", "layer"] = "none"
+    """`affine`: times gain plus shift (a folded batch norm). `layer`: over the channels of each row, then affine."""
+    gain: Float[Tensor, " C_out"] | None = None
+    shift: Float[Tensor, " C_out"] | None = None
+    eps: float = 1e-5
+    """Added to the variance of a layer norm."""
+    residual: Float[Tensor, "V_out C_out"] | None = None
+    relu: bool = False
+
+    @classmethod
+    def of_norm(cls, norm: nn.Module, residual: Tensor | None = None, relu: bool = False) -> "Epilogue":
+        """The epilogue of a batch norm with its running statistics (inference), or of a layer norm.
+
+        Raises: ValueError: a batch norm that trains, or another module.
+        """
+        if isinstance(norm, nn.LayerNorm):
+            return cls("layer", norm.weight, norm.bias, norm.eps, residual, relu)
+        if not isinstance(norm, nn.BatchNorm1d) or norm.training or norm.running_var is None:
+            raise ValueError(f"expected a layer norm, or a batch norm in inference, got {norm}")
+        assert norm.running_mean is not None
+        gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        return cls("affine", gain, norm.bias - norm.running_mean * gain, norm.eps, residual, relu)
+
+
+class _SparseConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, feats: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+        ctx.save_for_backward(feats, kernel)
+        ctx.kernel_map = kernel_map
+        return convolve(feats, kernel, table_of(kernel_map))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        feats, kernel = ctx.saved_tensors
+        grad_feats = grad_kernel = None
+        if ctx.needs_input_grad[0]:
+            grad_feats = convolve(grad_out, kernel.transpose(1, 2), table_of(ctx.kernel_map.transposed))
+        if ctx.needs_input_grad[1]:
+            grad_kernel = kernel_gradient(feats, grad_out, table_of(ctx.kernel_map))
+        return grad_feats, grad_kernel, None
+
+
+def sparse_conv(
+    feats: Float[Tensor, "V_in C_in"], kernel: Float[Tensor, "K C_in C_out"], kernel_map: KernelMap
+) -> Float[Tensor, "V_out C_out"]:
+    """As `sparse.functional.sparse_conv`, on features and kernel of one type: bfloat16, float16 or float32.
+
+    Sums are kept in float32. float32 is multiplied as torch.get_float32_matmul_precision says: `highest` in float32,
+    otherwise in TF32.
+    """
+    return _SparseConv.apply(feats, kernel, kernel_map)  # type: ignore[no-any-return]
+
+
+def fused_conv(
+    feats: Float[Tensor, "V_in C_in"],
+    kernel: Float[Tensor, "K C_in C_out"],
+    kernel_map: KernelMap,
+    epilogue: Epilogue | None = None,
+    scale: RowScale | None = None,
+) -> Float[Tensor, "V_out C_out"]:
+    """A convolution with what surrounds it, in one pass; not differentiable.
+
+    feats may hold several copies of the input level, one below the other, that share the map (the guided and the
+    unguided branch): then the rows of scale, residual and result are those of as many copies.
+    """
+    return convolve(feats, kernel, table_of(kernel_map), epilogue, scale)
+
+
+def table_of(kernel_map: KernelMap) -> NeighbourTable:
+    """The neighbour table of a map; kept with the map, beside its own cached properties."""
+    kept = vars(kernel_map)
+    if "neighbours" not in kept:
+        kept["neighbours"] = NeighbourTable.of_map(kernel_map)
+    table: NeighbourTable = kept["neighbours"]
+    return table
+
+
+def convolve(
+    feats: Tensor,
+    kernel: Tensor,
+    table: NeighbourTable,
+    epilogue: Epilogue | None = None,
+    scale: RowScale | None = None,
+    blocks: Blocks | None = None,
+) -> Tensor:
+    """`fused_conv` on a neighbour table.
+
+    Raises: ValueError: types or row counts that do not fit, or more elements than 32-bit indices reach.
+    """
+    epilogue = epilogue or Epilogue()
+    feats, kernel = feats.contiguous(), kernel.contiguous()
+    copies = _copies(feats, kernel, table)
+    c_in, c_out = kernel.shape[1:]
+    blocks = blocks or forward_blocks(feats, c_out, copies * table.n_out, whole=epilogue.norm == "layer")
+    tiles = table.tiles(blocks.rows)
+    out = feats.new_empty(copies * table.n_out, c_out)
+    grid = (len(tiles.counts), triton.cdiv(c_out, blocks.c_out), copies)
+    if not out.numel():
+        return out
+    with _on(feats):
+        convolve_kernel[grid](
+            feats, kernel, out,
+            table.rows, table.order, tiles.offsets, tiles.counts,
+            _pointer(scale and scale.weight, feats), _pointer(scale and scale.rows, table.order),
+            _pointer(epilogue.gain, feats), _pointer(epilogue.shift, feats),
+            _pointer(epilogue.residual, feats), epilogue.eps,
+            table.n_in, table.n_out, c_in, c_out,
+            K=len(kernel), BLOCK_ROWS=blocks.rows, BLOCK_OUT=blocks.c_out, BLOCK_IN=blocks.c_in,
+            SCALED=scale is not None, NORM=_NORMS[epilogue.norm],
+            RESIDUAL=epilogue.residual is not None, RELU=epilogue.relu,
+            PRECISION=_precision(), WIDEN=INTERPRETED,
+            num_warps=blocks.warps, num_stages=blocks.stages,
+        )  # fmt: skip
+    return out
+
+
+def kernel_gradient(
+    feats: Tensor, grad_out: Tensor, table: NeighbourTable, blocks: Blocks | None = None
+) -> Float[Tensor, "K C_in C_out"]:
+    """grad_kernel[k] = sum over pairs (i, o) of feats[i]^T grad_out[o], summed in float32."""
+    feats, grad_out = feats.contiguous(), grad_out.contiguous()
+    n_offsets, c_in, c_out = len(table.rows), feats.shape[1], grad_out.shape[1]
+    blocks = blocks or gradient_blocks(feats, c_out)
+    cuts = (triton.cdiv(c_in, blocks.c_in), triton.cdiv(c_out, blocks.c_out))
+    splits = _splits(table.n_out, blocks.rows, programs=n_offsets * cuts[0] * cuts[1])
+    shape = (splits, n_offsets, c_in, c_out)
+    partial = torch.empty(shape, dtype=torch.float32, device=feats.device)
+    pairs = table.pairs
+    with _on(feats):
+        kernel_gradient_kernel[(splits * n_offsets, *cuts)](
+            feats, grad_out, partial,
+            pairs.in_rows, pairs.out_rows, pairs.begins, c_in, c_out,
+            K=n_offsets, SPLITS=splits,
+            BLOCK_IN=blocks.c_in, BLOCK_OUT=blocks.c_out, BLOCK_PAIRS=blocks.rows,
+            PRECISION=_precision(), WIDEN=INTERPRETED,
+            num_warps=blocks.warps, num_stages=blocks.stages,
+        )  # fmt: skip
+    return partial.sum(0).to(feats.dtype)
+
+
+def forward_blocks(feats: Tensor, c_out: int, n_out: int, whole: bool = False) -> Blocks:
+    """Blocks of a convolution. whole: a program owns all output channels, which a layer norm needs.
+
+    Chosen on paper for Hopper (registers for the sums, enough programs for 132 multiprocessors); not yet measured.
+    """
+    c_in, wide = feats.shape[1], feats.element_size() == 4
+    columns = _power_of_two(c_out) if whole else min(128, _power_of_two(c_out))
+    inner = min(32 if wide else 64, _power_of_two(c_in))
+    programs = triton.cdiv(n_out, 128) * triton.cdiv(c_out, columns)
+    rows = 128 if columns <= 256 and programs >= 264 else 64
+    return Blocks(rows, columns, inner, warps=8 if rows * columns >= 128 * 128 else 4)
+
+
+def gradient_blocks(feats: Tensor, c_out: int) -> Blocks:
+    """Blocks of the weight gradient; likewise chosen on paper."""
+    c_in, wide = feats.shape[1], feats.element_size() == 4
+    sides = min(128, _power_of_two(c_out)), min(128, _power_of_two(c_in))
+    return Blocks(32 if wide else 64, *sides, warps=8 if sides == (128, 128) else 4)
+
+
+def _splits(n_out: int, rows: int, programs: int) -> int:
+    """Shares that the pairs of an offset are cut into: enough programs for a GPU, of at least four products each."""
+    return max(1, min(64, _PROGRAMS // programs, n_out // (4 * rows)))
+
+
+def _power_of_two(channels: int) -> int:
+    """The smallest block side that holds so many channels; products need 16."""
+    size: int = triton.next_power_of_2(channels)
+    return max(16, size)
+
+
+def _copies(feats: Tensor, kernel: Tensor, table: NeighbourTable) -> int:
+    if feats.dtype != kernel.dtype:
+        raise ValueError(
+            f"features are {feats.dtype} and the kernel is {kernel.dtype}: they must be of one type"
+        )
+    copies, rest = divmod(len(feats), table.n_in) if table.n_in else (1, len(feats))
+    if rest or len(kernel) != len(table.rows):
+        raise ValueError(
+            f"{len(feats)} rows and {len(kernel)} offsets do not fit a map of {table.n_in} rows and "
+            f"{len(table.rows)} offsets"
+        )
+    if max(table.n_in, table.n_out) * max(kernel.shape[1:]) > MAX_ELEMENTS:
+        raise ValueError(
+            f"{max(table.n_in, table.n_out)} rows of {max(kernel.shape[1:])} channels: take a smaller batch"
+        )
+    return copies
+
+
+def _pointer(tensor: Tensor | None, absent: Tensor) -> Tensor:
+    """A tensor as the kernels read it, or any tensor of the same kind in place of one that is not read."""
+    return absent if tensor is None else tensor.contiguous()
+
+
+def _precision() -> str:
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+def _on(feats: Tensor) -> AbstractContextManager[Any]:
+    """Launch on the device of the features, whichever is current."""
+    return torch.cuda.device(feats.device) if feats.is_cuda else nullcontext()
