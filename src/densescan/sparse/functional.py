@@ -1,6 +1,6 @@
 """Sparse convolution and the passage between points and voxels, as differentiable functions.
 
-Plain PyTorch: gather rows, multiply, add rows; on CPU and on CUDA, in any floating-point type. Results are
+Plain PyTorch: gather rows, multiply, sum bags of rows; on CPU and on CUDA, in any floating-point type. Results are
 bit-identical from run to run: no sum depends on the order in which threads arrive.
 """
 
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densescan.sparse.kernel_map import KernelMap
+from densescan.sparse.matmul import matmul
 from densescan.sparse.tensor import PointMap
 
 ROWS_AT_ONCE = 4_096  # rows gathered and multiplied at a time: the buffers stay in the processor's cache
@@ -43,16 +44,18 @@ def _row_blocks(rows: tuple[Tensor, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _convolve(feats: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     """out[o] = sum_k feats[i] @ kernel[k] over the pairs (i, o) of each offset; sums are kept in float32 or wider."""
-    wide = torch.promote_types(feats.dtype, torch.float32)
-    out = torch.zeros(kernel_map.n_out, kernel.shape[2], dtype=wide, device=feats.device)
-    for k, pair in enumerate(kernel_map.pairs):
-        if pair is None:
-            out += feats @ kernel[k]
-            continue
-        for in_rows, out_rows in _row_blocks(pair):
-            product = _take(feats, in_rows) @ kernel[k]
-            out.index_add_(0, out_rows, product[: len(out_rows)].to(wide))
-    return out.to(feats.dtype)
+    out = feats.new_zeros(kernel_map.n_out, kernel.shape[2])
+    most = max((len(chunk.in_rows) for chunk in kernel_map.chunks), default=0)
+    fetched, products = feats.new_empty(most, feats.shape[1]), feats.new_empty(most, kernel.shape[2])
+    for chunk in kernel_map.chunks:
+        n = len(chunk.in_rows)
+        torch.index_select(feats, 0, chunk.in_rows, out=fetched[:n])
+        for k, first, last in chunk.blocks:
+            matmul(fetched[first:last], kernel[k], out=products[first:last])
+        out[chunk.first : chunk.last] = F.embedding_bag(
+            chunk.bags, products[:n], chunk.bag_starts, mode="sum"
+        )
+    return out
 
 
 def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -62,10 +65,10 @@ def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> 
     grad = torch.zeros(shape, dtype=wide, device=feats.device)
     for k, pair in enumerate(kernel_map.pairs):
         if pair is None:
-            grad[k] = feats.T @ grad_out
+            grad[k] = matmul(feats.T, grad_out)
             continue
         for in_rows, out_rows in _row_blocks(pair):
-            grad[k] += _take(feats, in_rows).T @ _take(grad_out, out_rows)
+            grad[k] += matmul(_take(feats, in_rows).T, _take(grad_out, out_rows))
     return grad.to(feats.dtype)
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from densescan.sparse.chunks import Chunk, cut
 from densescan.sparse.keys import key_step
 
 CENTRE = 13  # number of the offset (0, 0, 0) in the 3x3x3 kernel
@@ -22,8 +23,8 @@ _HALF_PLANE = ((0, 1), (1, -1), (1, 0), (1, 1))
 class KernelMap:
     """Row pairs of a sparse convolution: out[out_rows[k]] += in[in_rows[k]] @ kernel[k] for every offset k.
 
-    Within one offset no row occurs twice, on either side; the sum over pairs of one offset therefore needs no
-    ordering and is deterministic. `None` in place of a pair of row lists stands for the identity (the centre offset).
+    Within one offset the rows ascend, on either side. `None` in place of a pair of row lists stands for the identity
+    (the centre offset).
     """
 
     pairs: tuple[tuple[Tensor, Tensor] | None, ...]
@@ -34,6 +35,14 @@ class KernelMap:
     def transposed(self) -> "KernelMap":
         """The map of the adjoint: inputs and outputs exchanged."""
         return KernelMap(tuple(p and (p[1], p[0]) for p in self.pairs), n_in=self.n_out, n_out=self.n_in)
+
+    @cached_property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """The same pairs in the order in which a processor with a cache takes them."""
+        device = next((pair[0].device for pair in self.pairs if pair is not None), None)
+        every = torch.arange(self.n_in, device=device)
+        ins, outs = zip(*((every, every) if p is None else p for p in self.pairs), strict=True)
+        return cut(list(ins), list(outs), self.n_out)
 
 
 def submanifold_map(keys: Int[Tensor, " V"]) -> KernelMap:
