@@ -1,6 +1,6 @@
 """Faster ways to compute what `sparse.functional` computes, and the choice between them.
 
-On CUDA the Triton kernels are used where Triton is installed; everything else, and every other device, is plain PyTorch.
+On CUDA the Triton kernels are used where Triton is installed; everything else, on every device, is plain PyTorch.
 """
 
 from collections.abc import Iterator
@@ -13,19 +13,18 @@ import torch
 from torch import Tensor
 
 Backend = Literal["torch", "triton"]
-TRITON_TYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 _chosen: ContextVar[Backend | None] = ContextVar("densescan_backend", default=None)
 
 
-def backend_of(feats: Tensor) -> Backend:
-    """Who computes on these features: `triton` on CUDA where it is installed (not in float64), otherwise `torch`.
+def backend_of(tensor: Tensor) -> Backend:
+    """Who computes on a tensor: `triton` on CUDA where it is installed (not in float64), otherwise `torch`.
 
     Within `using` it is the named one, on any device; Triton computes on CPU tensors in its interpreter only.
     """
     if (chosen := _chosen.get()) is not None:
         return chosen
-    fits = feats.device.type == "cuda" and feats.dtype in TRITON_TYPES
+    fits = tensor.device.type == "cuda" and tensor.dtype != torch.float64
     return "triton" if fits and find_spec("triton") is not None else "torch"
 
 

@@ -108,7 +108,3 @@ def kernel_gradient_kernel(
         total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
     place = (split * K + k).to(tl.int64) * c_in * c_out + channel[:, None] * c_out + column[None, :]
     tl.store(partial + place, total, mask=(channel < c_in)[:, None] & (column < c_out)[None, :])
-
-
-INTERPRETED = not isinstance(convolve_kernel, triton.runtime.JITFunction)
-"""Whether kernels run in Triton's interpreter: TRITON_INTERPRET=1 was set before Triton was imported."""

@@ -1,4 +1,4 @@
-"""The neighbour table of a kernel map: for every output row the input row at each offset, rows of like pattern together.
+"""The neighbour table of a kernel map: for every output row its input row at each offset, like patterns together.
 
 Plain PyTorch on any device; nothing here waits for the device, except `NeighbourTable.pairs`.
 """
@@ -29,7 +29,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class OffsetPairs:
-    """The row pairs of all offsets in one list; those of offset k are begins[k] to begins[k + 1]."""
+    """The row pairs of all offsets in one list; those of offset k from begins[k] on, output rows ascending."""
 
     in_rows: Int32[Tensor, " P"]
     out_rows: Int32[Tensor, " P"]
@@ -72,11 +72,6 @@ class NeighbourTable:
         """Number of output rows."""
         return len(self.order)
 
-    @property
-    def mirrored(self) -> "NeighbourTable":
-        """The table of the adjoint of a map that is symmetric (offset K - 1 - k undoes offset k), as the 3x3x3 map is."""
-        return NeighbourTable(self.rows.flip(0), self.order, self.n_in)
-
     def tiles(self, size: int) -> Tiles:
         """The offsets that occur in columns t * size to (t + 1) * size; kept."""
         if size not in self._tiles:
@@ -85,13 +80,15 @@ class NeighbourTable:
 
     @cached_property
     def pairs(self) -> OffsetPairs:
-        """The same pairs as a list, offset by offset. Waits for the device once: their number is not known before."""
-        present = self.rows != MISSING
+        """The same pairs as a list, output rows ascending. Waits for the device: their number is not known before."""
+        rows = torch.empty_like(self.rows)
+        rows[:, self.order.long()] = self.rows
+        present = rows != MISSING
         position = torch.nonzero(present.flatten()).squeeze(1)
-        begins = torch.zeros(len(self.rows) + 1, dtype=torch.int32, device=self.rows.device)
+        begins = torch.zeros(len(rows) + 1, dtype=torch.int32, device=rows.device)
         begins[1:] = present.sum(1).cumsum(0)
-        in_rows = self.rows.flatten()[position]
-        return OffsetPairs(in_rows, self.order[position % max(self.n_out, 1)], begins)
+        out_rows = position % max(self.n_out, 1)
+        return OffsetPairs(rows.flatten()[position], out_rows.int(), begins)
 
 
 def _tiles_of(rows: Int32[Tensor, "K V_out"], size: int) -> Tiles:
@@ -127,6 +124,6 @@ def _rarity(k: int) -> int:
 
 
 def padding(table: NeighbourTable, size: int) -> float:
-    """Rows multiplied for each pair that exists, when tiles of `size` columns skip the offsets that none of them has."""
+    """Rows multiplied for each pair that exists, where tiles of `size` columns skip what none of them has."""
     multiplied = size * int(table.tiles(size).counts.sum())
     return multiplied / max(1, int((table.rows != MISSING).sum()))

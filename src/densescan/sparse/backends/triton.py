@@ -4,7 +4,6 @@
 convolution happen in its one pass over memory.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +12,8 @@ import triton
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from densescan.sparse.backends.kernels import INTERPRETED, convolve_kernel, kernel_gradient_kernel
+from densescan.sparse.backends.kernels import convolve_kernel, kernel_gradient_kernel
+from densescan.sparse.backends.launch import INTERPRETED, on_device_of, precision
 from densescan.sparse.backends.table import NeighbourTable
 from densescan.sparse.kernel_map import KernelMap
 
@@ -150,18 +150,18 @@ def convolve(
     grid = (len(tiles.counts), triton.cdiv(c_out, blocks.c_out), copies)
     if not out.numel():
         return out
-    with _on(feats):
+    with on_device_of(feats):
         convolve_kernel[grid](
             feats, kernel, out,
             table.rows, table.order, tiles.offsets, tiles.counts,
-            _pointer(scale and scale.weight, feats), _pointer(scale and scale.rows, table.order),
+            _pointer(scale.weight if scale else None, feats), _pointer(scale.rows if scale else None, table.order),
             _pointer(epilogue.gain, feats), _pointer(epilogue.shift, feats),
             _pointer(epilogue.residual, feats), epilogue.eps,
             table.n_in, table.n_out, c_in, c_out,
             K=len(kernel), BLOCK_ROWS=blocks.rows, BLOCK_OUT=blocks.c_out, BLOCK_IN=blocks.c_in,
             SCALED=scale is not None, NORM=_NORMS[epilogue.norm],
             RESIDUAL=epilogue.residual is not None, RELU=epilogue.relu,
-            PRECISION=_precision(), WIDEN=INTERPRETED,
+            PRECISION=precision(), WIDEN=INTERPRETED,
             num_warps=blocks.warps, num_stages=blocks.stages,
         )  # fmt: skip
     return out
@@ -179,13 +179,13 @@ def kernel_gradient(
     shape = (splits, n_offsets, c_in, c_out)
     partial = torch.empty(shape, dtype=torch.float32, device=feats.device)
     pairs = table.pairs
-    with _on(feats):
+    with on_device_of(feats):
         kernel_gradient_kernel[(splits * n_offsets, *cuts)](
             feats, grad_out, partial,
             pairs.in_rows, pairs.out_rows, pairs.begins, c_in, c_out,
             K=n_offsets, SPLITS=splits,
             BLOCK_IN=blocks.c_in, BLOCK_OUT=blocks.c_out, BLOCK_PAIRS=blocks.rows,
-            PRECISION=_precision(), WIDEN=INTERPRETED,
+            PRECISION=precision(), WIDEN=INTERPRETED,
             num_warps=blocks.warps, num_stages=blocks.stages,
         )  # fmt: skip
     return partial.sum(0).to(feats.dtype)
@@ -243,12 +243,3 @@ def _copies(feats: Tensor, kernel: Tensor, table: NeighbourTable) -> int:
 def _pointer(tensor: Tensor | None, absent: Tensor) -> Tensor:
     """A tensor as the kernels read it, or any tensor of the same kind in place of one that is not read."""
     return absent if tensor is None else tensor.contiguous()
-
-
-def _precision() -> str:
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-
-
-def _on(feats: Tensor) -> AbstractContextManager[Any]:
-    """Launch on the device of the features, whichever is current."""
-    return torch.cuda.device(feats.device) if feats.is_cuda else nullcontext()

@@ -1,0 +1,237 @@
+"""The Triton kernels against plain PyTorch, forward and backward, and against finite differences."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from densescan.sparse.backends import using
+from densescan.sparse.functional import sparse_conv
+from densescan.sparse.tensor import Voxels
+
+CLOUDS = {
+    "clouds of different size": ((60, 1, 25), -4, 4),
+    "crowded": ((90,), -3, 3),
+    "lonely": ((12,), -30, 30),  # most offsets have no pair
+    "single voxel": ((1,), -3, 3),
+}
+LAYERS = {
+    "submanifold": lambda fine: fine.submanifold,
+    "strided": lambda fine: fine.strided,
+    "transposed": lambda fine: fine.strided.transposed,
+}
+NETWORK = [(3, 32), (32, 64), (96, 96), (128, 96), (384, 256)]
+"""Channels of some of the network's convolutions: the first, the last, the widest."""
+TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+every_layer = pytest.mark.parametrize("layer", LAYERS)
+
+
+@pytest.fixture
+def backend(device):
+    """The module; importing it needs Triton."""
+    from densescan.sparse.backends import triton
+
+    return triton
+
+
+@pytest.fixture
+def case(level, draw):
+    """(layer, cloud, c_in, c_out) -> the map, and features and kernel on it."""
+
+    def case(layer, cloud="crowded", c_in=5, c_out=7, dtype=torch.float32):
+        kernel_map = LAYERS[layer](level(*CLOUDS[cloud]))
+        offsets = 27 if layer == "submanifold" else 8
+        feats = draw(kernel_map.n_in, c_in, dtype=dtype).requires_grad_()
+        return kernel_map, feats, draw(offsets, c_in, c_out, seed=2, dtype=dtype).requires_grad_()
+
+    return case
+
+
+def results(convolve, feats, kernel, kernel_map):
+    """Output and gradients of sum(out * R)."""
+    out = convolve(feats, kernel, kernel_map)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).to(out)
+    return out, *torch.autograd.grad((out * weights).sum(), (feats, kernel))
+
+
+def reference(feats, kernel, kernel_map):
+    """The same by plain PyTorch in float64."""
+    with using("torch"):
+        exact = [x.detach().double().requires_grad_() for x in (feats, kernel)]
+        return results(sparse_conv, *exact, kernel_map)
+
+
+def assert_near(found, expected, tolerance):
+    for x, exact in zip(found, expected, strict=True):
+        assert (x.double() - exact).norm() <= tolerance * exact.norm()
+        assert x.shape == exact.shape
+
+
+# Against plain PyTorch
+
+
+@every_layer
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_kernels_agree_with_plain_pytorch(backend, case, layer, cloud):
+    kernel_map, feats, kernel = case(layer, cloud)
+    found = results(backend.sparse_conv, feats, kernel, kernel_map)
+    assert_near(found, reference(feats, kernel, kernel_map), TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize(("c_in", "c_out"), NETWORK)
+def test_kernels_agree_at_the_channels_of_the_network(backend, case, c_in, c_out):
+    kernel_map, feats, kernel = case("submanifold", "lonely", c_in, c_out)
+    found = results(backend.sparse_conv, feats, kernel, kernel_map)
+    assert_near(found, reference(feats, kernel, kernel_map), TOLERANCE[torch.float32])
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_agree_in_reduced_precision(backend, case, layer, dtype):
+    """Sums are float32: the error is that of one rounding, not of as many as there are products."""
+    kernel_map, feats, kernel = case(layer, c_in=40, c_out=24, dtype=dtype)
+    found = results(backend.sparse_conv, feats, kernel, kernel_map)
+    assert {x.dtype for x in found} == {dtype}
+    assert_near(found, reference(feats, kernel, kernel_map), TOLERANCE[dtype])
+
+
+def test_tf32_is_used_where_it_is_allowed(backend, case, device):
+    kernel_map, feats, kernel = case("strided", c_in=32, c_out=32)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        out = backend.sparse_conv(feats, kernel, kernel_map)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    expected = reference(feats, kernel, kernel_map)[:1]
+    assert_near([out], expected, 2e-3)
+    if device == "cuda":
+        assert (out.double() - expected[0]).norm() > 1e-5 * expected[0].norm()
+
+
+@pytest.mark.parametrize("shape", [(32, 16, 16), (64, 64, 32), (128, 32, 64)])
+def test_the_cut_into_programs_does_not_matter(backend, case, shape):
+    kernel_map, feats, kernel = case("submanifold", c_in=40, c_out=20)
+    table, blocks = backend.table_of(kernel_map), backend.Blocks(*shape)
+    out, _, grad_kernel = reference(feats, kernel, kernel_map)
+    grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).to(feats)
+    found = backend.convolve(feats.detach(), kernel.detach(), table, blocks=blocks)
+    gradient = backend.kernel_gradient(feats.detach(), grad_out, table, blocks)
+    assert_near([found, gradient], [out, grad_kernel], TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_two_runs_are_bit_identical(backend, case, dtype):
+    kernel_map, feats, kernel = case("strided", c_in=16, c_out=16, dtype=dtype)
+    runs = [results(backend.sparse_conv, feats, kernel, kernel_map) for _ in range(2)]
+    assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("needed", ["feats", "kernel"])
+def test_only_the_needed_gradient_is_computed(backend, case, needed):
+    kernel_map, feats, kernel = case("strided")
+    inputs = {"feats": feats.detach(), "kernel": kernel.detach()}
+    inputs[needed].requires_grad_()
+    backend.sparse_conv(**inputs, kernel_map=kernel_map).sum().backward()
+    assert {name: x.grad is not None for name, x in inputs.items()} == {n: n == needed for n in inputs}
+
+
+def test_no_voxels_give_no_features(backend, draw, device):
+    empty = Voxels(torch.zeros(0, dtype=torch.int64, device=device)).submanifold
+    out = backend.sparse_conv(draw(0, 4), draw(27, 4, 6), empty)
+    assert out.shape == (0, 6)
+
+
+@every_layer
+def test_gradients_are_finite_differences(backend, case, draw, layer):
+    """A convolution is linear in each input: central differences are exact at any width, up to rounding."""
+    kernel_map, *inputs = case(layer, "lonely", 2, 3)
+    _, *gradients = results(backend.sparse_conv, *inputs, kernel_map)
+    for i, gradient in enumerate(gradients):
+        step = draw(*inputs[i].shape, seed=5)
+        sums = []
+        for sign in (1, -1):
+            moved = [x.detach() + sign * step if i == j else x.detach() for j, x in enumerate(inputs)]
+            out = backend.sparse_conv(*moved, kernel_map)
+            weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).to(out)
+            sums.append((out * weights).sum())
+        torch.testing.assert_close((sums[0] - sums[1]) / 2, (gradient * step).sum(), rtol=1e-4, atol=1e-4)
+
+
+# What surrounds a convolution
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("kind", ["none", "batch", "layer"])
+def test_the_epilogue_is_norm_then_residual_then_relu(backend, case, draw, device, kind, residual, relu):
+    kernel_map, feats, kernel = case("strided", c_in=6, c_out=20)
+    norm = {"none": nn.Identity(), "batch": nn.BatchNorm1d(20), "layer": nn.LayerNorm(20)}[kind].to(device)
+    for i, x in enumerate((*norm.parameters(), *norm.buffers())):
+        if x.is_floating_point():
+            x.data = draw(*x.shape, seed=10 + i).abs() + 0.1
+    added = draw(kernel_map.n_out, 20, seed=6) if residual else None
+    norm.eval()
+    with torch.no_grad():
+        expected = norm(sparse_conv(feats, kernel, kernel_map)) + (added if residual else 0)
+        epilogue = (
+            backend.Epilogue(residual=added, relu=relu)
+            if kind == "none"
+            else backend.Epilogue.of_norm(norm, added, relu)
+        )
+        found = backend.fused_conv(feats, kernel, kernel_map, epilogue)
+    torch.testing.assert_close(found, expected.relu() if relu else expected, rtol=1e-4, atol=1e-5)
+
+
+@every_layer
+def test_input_rows_are_scaled_as_they_are_read(backend, case, draw, device, layer):
+    kernel_map, feats, kernel = case(layer)
+    rows = torch.randint(4, (kernel_map.n_in,), generator=torch.Generator().manual_seed(7)).to(device)
+    weight = draw(4, 5, seed=8)
+    with torch.no_grad():
+        found = backend.fused_conv(feats, kernel, kernel_map, scale=backend.RowScale(weight, rows))
+        expected = sparse_conv(feats * F.embedding(rows, weight), kernel, kernel_map)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("layer", ["strided", "transposed"])
+def test_copies_of_the_features_share_a_map(backend, case, draw, device, layer):
+    """Both guidance branches in one launch, each with its own scale and residual."""
+    kernel_map, feats, kernel = case(layer)
+    feats, weight = torch.cat((feats.detach(), draw(*feats.shape, seed=9))), draw(4, 5, seed=8)
+    rows = torch.randint(4, (len(feats),), generator=torch.Generator().manual_seed(7)).to(device)
+    added = draw(2 * kernel_map.n_out, 7, seed=6)
+
+    def run(part, part_out):
+        epilogue = backend.Epilogue(residual=added[part_out], relu=True)
+        scale = backend.RowScale(weight, rows[part])
+        return backend.fused_conv(feats[part], kernel.detach(), kernel_map, epilogue, scale)
+
+    n_in, n_out = kernel_map.n_in, kernel_map.n_out
+    halves = [run(slice(i * n_in, (i + 1) * n_in), slice(i * n_out, (i + 1) * n_out)) for i in range(2)]
+    assert torch.equal(run(slice(None), slice(None)), torch.cat(halves))
+
+
+# Errors
+
+
+def test_a_batch_norm_that_trains_cannot_be_folded(backend):
+    with pytest.raises(ValueError, match="batch norm in inference"):
+        backend.Epilogue.of_norm(nn.BatchNorm1d(3))
+
+
+def test_inputs_that_do_not_fit_are_refused(backend, case):
+    kernel_map, feats, kernel = case("strided")
+    with pytest.raises(ValueError, match="must be of one type"):
+        backend.fused_conv(feats.bfloat16(), kernel, kernel_map)
+    with pytest.raises(ValueError, match="do not fit a map"):
+        backend.fused_conv(feats[1:], kernel, kernel_map)
+    with pytest.raises(ValueError, match="do not fit a map"):
+        backend.fused_conv(feats, kernel[1:], kernel_map)
+
+
+def test_more_elements_than_indices_reach_are_refused(backend, case, monkeypatch):
+    kernel_map, feats, kernel = case("strided")
+    monkeypatch.setattr(backend, "MAX_ELEMENTS", 100)
+    with pytest.raises(ValueError, match="smaller batch"):
+        backend.fused_conv(feats, kernel, kernel_map)
