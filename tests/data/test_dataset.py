@@ -11,8 +11,10 @@ from scipy.spatial import cKDTree
 from torch.utils.data import default_collate
 
 from densescan.data import dataset as dataset_module
+from densescan.data.augment import Augmentation, random_tilt
 from densescan.data.dataset import Crop, CropConfig, CropDataset
 from densescan.errors import InputError
+from densescan.geometry.sampling import farthest_point_sampling
 
 PLAIN = CropConfig(
     scan_points=100,
@@ -20,10 +22,11 @@ PLAIN = CropConfig(
     truth_points=300,
     min_reduced=500,
     max_reduced=800,
-    max_scale=1.0,
+    augmentation=Augmentation(max_scale=1.0),
     max_range=20.0,
 )
-LOOSE = replace(PLAIN, truth_margin=1.0, max_scale=1.3)
+LOOSE = replace(PLAIN, truth_margin=1.0, augmentation=Augmentation(max_scale=1.3))
+UNCHANGED = Augmentation(rotate=False, flip=False, max_scale=1.0)
 
 
 def surface(n: int, seed: int) -> np.ndarray:
@@ -77,9 +80,78 @@ def test_a_crop_holds_scan_and_truth_around_its_centre(street: Path, config: Cro
             "the radius is their reach"
         )
         truth_reach = (crop.truth[:, :2] - crop.centre).norm(dim=1)
-        assert truth_reach.max() < crop.radius + config.truth_margin * config.max_scale + 1e-4
+        assert truth_reach.max() < crop.radius + config.truth_margin * config.augmentation.max_scale + 1e-4
         if config.truth_margin == 0:
             assert truth_reach.max() > 0.9 * crop.radius, "truth fills the crop"
+
+
+def straightforward(folder: Path, config: CropConfig, seed: int, i: int) -> Crop:
+    """Crop i by the rules, from whole files, without perturbation."""
+    scans = sorted(folder.glob("sequences/*/velodyne/*.bin"))
+    rng = np.random.default_rng([seed, i, 0])
+    path = scans[rng.integers(len(scans))]
+    n = rng.integers(config.min_reduced, config.max_reduced + 1)
+    points = np.fromfile(path, "<f4").reshape(-1, 4)[:, :3]
+    ranges = np.linalg.norm(points, axis=1)
+    points = points[(ranges > config.min_range) & (ranges < config.max_range)]
+    scan = points[farthest_point_sampling(torch.from_numpy(points), config.max_reduced).numpy()][:n]
+    centre = scan[rng.integers(len(scan)), :2]
+    away = np.linalg.norm(scan[:, :2] - centre, axis=1)
+    nearest = np.argsort(away, kind="stable")[: int(config.margin * config.scan_points)]
+    radius = away[nearest[config.scan_points - 1]]
+    truth = np.load(path.parents[1] / "truth" / f"{path.stem}.npy")
+    near = np.flatnonzero(np.linalg.norm(truth[:, :2] - centre, axis=1) < float(radius) + config.truth_margin)
+    drawn = np.sort(rng.choice(near, config.truth_points, replace=len(near) < config.truth_points))
+    angle, mirrored = rng.uniform(0, 2 * np.pi), rng.random() < 0.5
+    turn = np.float32([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    turn[1] *= -1 if mirrored else 1
+    scale = config.augmentation.max_scale ** rng.uniform(-1, 1)
+    parts = scan[nearest] @ turn, truth[drawn] @ turn, centre @ turn[:2, :2]
+    return Crop(
+        *(torch.from_numpy(part * np.float32(scale)) for part in parts), torch.tensor(float(radius) * scale)
+    )
+
+
+@pytest.mark.parametrize("config", [PLAIN, LOOSE], ids=["plain", "loose"])
+def test_crops_are_bit_for_bit_those_of_the_plain_rules(street: Path, config: CropConfig) -> None:
+    crops = CropDataset(street, config, seed=5, length=20)
+    assert all(equal(crops[i], straightforward(street, config, 5, i)) for i in range(20))
+
+
+def test_a_perturbed_crop_is_upright_in_its_tilted_scene(street: Path) -> None:
+    tilted = replace(
+        PLAIN, truth_margin=1.0, augmentation=replace(UNCHANGED, perturb_sigma=0.3, perturb_clip=0.4)
+    )
+    crops = CropDataset(street, tilted, seed=0, length=20)
+    upright = CropDataset(street, replace(tilted, augmentation=UNCHANGED), seed=0, length=20)
+    for i in range(20):
+        crop = crops[i]
+        away = (crop.scan[:, :2] - crop.centre).norm(dim=1)
+        assert bool((away.diff() >= -1e-5).all()), "nearest first, in the tilted scene"
+        assert int((away <= crop.radius + 1e-4).sum()) == 100
+        reach = (crop.truth[:, :2] - crop.centre).norm(dim=1)
+        assert 0.9 * crop.radius < reach.max() < crop.radius + 1.0
+        assert not torch.equal(crop.scan, upright[i].scan)
+        ranges = crop.scan.norm(dim=1)
+        assert bool(((ranges > 3.5) & (ranges < 20.0)).all()), "about the sensor: ranges stay"
+
+
+def test_no_truth_of_a_tilted_crop_is_missed(street: Path) -> None:
+    """Against the whole scene, tilted before it is cut."""
+    config = replace(
+        PLAIN, truth_points=40_000, augmentation=replace(UNCHANGED, perturb_sigma=0.3, perturb_clip=0.4)
+    )
+    crops = CropDataset(street, config, seed=0, length=10)
+    truths = [np.load(path) for path in sorted(street.glob("sequences/00/truth/*.npy"))]
+    for i in range(10):
+        rng = np.random.default_rng([0, i, 0])
+        frame = int(rng.integers(2))
+        rng.integers(rng.integers(config.min_reduced, config.max_reduced + 1))
+        crop = crops[i]
+        tilt = random_tilt(rng, config.augmentation)
+        whole = truths[frame] @ tilt
+        within = whole[np.linalg.norm(whole[:, :2] - crop.centre.numpy(), axis=1) < crop.radius.item()]
+        assert len(np.unique(crop.truth.numpy(), axis=0)) == pytest.approx(len(within), abs=2)
 
 
 def test_truth_lies_near_the_scan(street: Path) -> None:
@@ -104,18 +176,14 @@ def test_a_crop_depends_on_its_index_and_seed_alone(street: Path) -> None:
     assert len(again) == 99
 
 
-def test_augmentation_is_a_turn_about_the_sensor_and_a_scale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_augmentation_is_a_turn_about_the_sensor_and_a_scale(tmp_path: Path) -> None:
     scan = surface(600, 0)
     write_frame(tmp_path, "000000", scan, surface(4_000, 1))
     config = replace(LOOSE, min_reduced=600, max_reduced=600, scan_points=600, margin=1.0)
     crops = CropDataset(tmp_path, config, seed=0, length=40)
     augmented = [crops[i] for i in range(40)]
-    with monkeypatch.context() as patch:
-        patch.setattr(dataset_module, "_random_turn", lambda rng: np.eye(3, dtype=np.float32))
-        turned_back = CropDataset(tmp_path, replace(config, max_scale=1.0), seed=0, length=40)
-        plain = [turned_back[i] for i in range(40)]
+    unchanged = CropDataset(tmp_path, replace(config, augmentation=UNCHANGED), seed=0, length=40)
+    plain = [unchanged[i] for i in range(40)]
     mirrored = 0
     for crop, raw in zip(augmented, plain, strict=True):
         scale = (crop.radius / raw.radius).item()
@@ -153,7 +221,8 @@ def test_a_reduced_scan_covers_the_whole_however_few_points_it_has(tmp_path: Pat
     scan = scan[np.argsort(scan[:, 0])]  # the file begins with one side of the street
     write_frame(tmp_path, "000000", scan, surface(9_000, 1))
     config = replace(PLAIN, min_reduced=200, max_reduced=800, min_range=0.0, max_range=50.0)
-    reduced = CropDataset(tmp_path, config, seed=0, length=1)._scan(0)
+    crops = CropDataset(tmp_path, config, seed=0, length=1)
+    reduced = crops._frame(0, np.random.default_rng(0)).scan
     assert len(np.unique(reduced.numpy(), axis=0)) == len(reduced) == min(n, 800)
     assert cKDTree(reduced[:200].numpy()).query(scan)[0].max() < 3.0
 
@@ -205,7 +274,7 @@ def test_memory_does_not_grow_with_the_data_set(street: Path, monkeypatch: pytes
     monkeypatch.setattr(dataset_module, "CACHED_FRAMES", 1)
     limited = CropDataset(street, PLAIN, seed=0, length=20)
     assert all(equal(limited[i], expected[i]) for i in range(20))
-    assert (len(unlimited._reduced), len(limited._reduced)) == (2, 1)
+    assert (len(unlimited._kept), len(limited._kept)) == (2, 1)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -276,7 +345,6 @@ def test_a_scan_out_of_range_is_named(damaged: tuple[Path, Path, Path]) -> None:
         ({"min_reduced": 900}, "min_reduced <= max_reduced"),
         ({"min_reduced": 0}, "1 <= min_reduced"),
         ({"min_range": 30.0}, "min_range < max_range"),
-        ({"max_scale": 0.9}, "max_scale"),
     ],
 )
 def test_impossible_crops_are_refused(change: dict[str, float], rule: str) -> None:

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from densescan.data.maps import accumulate, ground_truth_crop
+from densescan.data.maps import accumulate, crop_map, ground_truth_crop, in_cells_of, witnesses
 from densescan.errors import InputError
 
 
@@ -103,3 +103,23 @@ def test_accumulate_nothing():
     for scans in ([], [near]):
         with pytest.raises(InputError, match=r"beyond 3\.5 m to make a map of"):
             accumulate(scans)
+
+
+def test_witnesses_stand_for_the_scan():
+    rng = np.random.default_rng(0)
+    scan = rng.normal(0, 15, (20_000, 3)).astype(np.float32)
+    few = witnesses(scan, 10.0)
+    points = rng.uniform(-60, 60, (20_000, 3))
+    kept = in_cells_of(points, scan, 10.0)
+    assert np.array_equal(in_cells_of(points, few, 10.0), kept)
+    assert 0 < kept.sum() < len(kept)
+    assert len(few) < 1_000
+    assert {tuple(p) for p in few.tolist()} <= {tuple(p) for p in scan.tolist()}
+
+
+def test_a_piece_of_a_map_may_give_nothing():
+    scan = np.float32([[1, 1, 0]])
+    far = np.array([[300.0, 0.0, 0.0]])
+    assert crop_map(far, np.eye(4), scan).shape == (0, 3)
+    with pytest.raises(InputError, match="no point of the map is near the scan"):
+        ground_truth_crop(far, np.eye(4), scan)

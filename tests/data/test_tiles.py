@@ -80,6 +80,18 @@ def test_only_tiles_within_reach_are_read(tmp_path, street, monkeypatch):
     assert len(written.near(np.array([5000.0, 0.0, 0.0]), 50.0)) == 0
 
 
+def test_within_gives_the_points_within_a_distance_and_keeps_none(tmp_path, street):
+    written = write_map(tmp_path, street)
+    for centre, radius in (([0.0, 0.0, 9.0], 7.0), ([25.0, -25.0, 0.0], 60.0), ([24.9, 3.0, 0.0], 0.5)):
+        away = np.linalg.norm(street[:, :2] - centre[:2], axis=1)
+        found = written.within(np.array(centre), radius)
+        assert type(found) is np.ndarray
+        assert (away < radius).sum() <= len(found) <= (away < radius + 0.011).sum()
+        assert {tuple(p) for p in street[away < radius].tolist()} <= {tuple(p) for p in found.tolist()}
+    assert written.within(np.array([5000.0, 0.0, 0.0]), 50.0).shape == (0, 3)
+    assert not written._cache
+
+
 def test_few_tiles_are_kept_in_memory(tmp_path, street, monkeypatch):
     monkeypatch.setattr(tiles, "CACHED_TILES", 3)
     written = write_map(tmp_path, street)

@@ -9,6 +9,7 @@ import tyro
 
 from densescan.cli.options import Command, with_defaults
 from densescan.cli.train import chosen_recipe, recipe_option, train
+from densescan.cli.training_data import TrainingData
 from densescan.recipes.recipe import StageName
 from densescan.training.config import LoopConfig
 from densescan.training.diffusion_dpo import DiffusionDpoConfig, DiffusionDpoStage
@@ -25,12 +26,9 @@ class _FromTeacher(Command):
     make_stage: ClassVar[type]
     stage_name: ClassVar[StageName]
 
-    data: Path
-    """Training data, as `densescan data simulate` writes it."""
+    data: Annotated[TrainingData, Flat]
     out: Path
     """The run's folder."""
-    validation: Path | None = None
-    """Held-out data of the same kind: judges the run now and then, and draws OUT/pictures."""
     recipe: str = "small"
     loop: Annotated[LoopConfig, Flat] = field(default_factory=LoopConfig)
 

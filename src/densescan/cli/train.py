@@ -13,6 +13,7 @@ from jaxtyping import Float32
 
 from densescan.cli.console import Update, complain, duration, progress, rows, say
 from densescan.cli.options import Command, check_folder, make_folder, option_value, with_defaults
+from densescan.cli.training_data import TrainingData
 from densescan.completer import CompletionConfig
 from densescan.nets.networks import Networks
 from densescan.recipes.catalogue import RECIPES, find_recipe
@@ -50,6 +51,7 @@ class Teacher(Command):
     Examples:
       densescan train teacher --data data/train --out runs/teacher --max-minutes 30
       densescan train teacher --data data/train --out runs/teacher --validation data/held-out --tensorboard
+      densescan train teacher --data simulator --streets.sensor os1-128 --out runs/ouster --workers 4
       densescan train teacher --data data/train --out runs/wide --net.width 1.0 --max-steps 20000
       densescan train teacher --data data/train --out runs/released --recipe released
 
@@ -59,12 +61,9 @@ class Teacher(Command):
         --main_process_port 29500 --no_python densescan train teacher --batch-size 8 --data ... --out ...
     """
 
-    data: Path
-    """Training data, as `densescan data simulate` writes it."""
+    data: Annotated[TrainingData, tyro.conf.arg(name="")]
     out: Path
     """The run's folder."""
-    validation: Path | None = None
-    """Held-out data of the same kind: judges the run now and then, and draws OUT/pictures."""
     recipe: Annotated[str, recipe_option("teacher")] = "small"
     stage: Annotated[TeacherConfig, tyro.conf.arg(name="")] = field(default_factory=TeacherConfig)
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -98,12 +97,9 @@ class Refiner(Command):
       densescan train refiner --recipe small-tuning --data data/train --out runs/tuned
     """
 
-    data: Path
-    """Training data, as `densescan data simulate` writes it."""
+    data: Annotated[TrainingData, tyro.conf.arg(name="")]
     out: Path
     """The run's folder."""
-    validation: Path | None = None
-    """Held-out data of the same kind: judges the run now and then, and draws OUT/pictures."""
     recipe: Annotated[str, recipe_option("refiner")] = "small"
     stage: Annotated[RefinerConfig, tyro.conf.arg(name="")] = field(default_factory=RefinerConfig)
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -127,11 +123,9 @@ class Run(Protocol):
     """What every command of training is given."""
 
     @property
-    def data(self) -> Path: ...
+    def data(self) -> TrainingData: ...
     @property
     def out(self) -> Path: ...
-    @property
-    def validation(self) -> Path | None: ...
     @property
     def loop(self) -> LoopConfig: ...
 
@@ -146,6 +140,7 @@ def train(make_stage: Callable[[], S], command: Run, completion: Callable[[S], C
     """
     data, out, loop = command.data, command.out, command.loop
     check_folder(out)
+    frames, held_out = data.open()
     main = Processes(loop.cpu).main
     torch.manual_seed(loop.seed)
     stage = make_stage()
@@ -153,7 +148,7 @@ def train(make_stage: Callable[[], S], command: Run, completion: Callable[[S], C
     with progress(title, loop.max_steps) if main else nullcontext(lambda done, note: None) as update:
         watcher = _Watcher(update, out, loop)
         try:
-            averages = fit(stage, data, loop, out, validation=command.validation, listener=watcher)
+            averages = fit(stage, frames, loop, out, validation=held_out, listener=watcher)
         except KeyboardInterrupt as stopped:
             if main and str(stopped):
                 complain(str(stopped))
@@ -202,9 +197,9 @@ def _seen_from_its_middle(crop: Clouds, name: str) -> Float32[np.ndarray, "N 3"]
     return points[points.isfinite().all(1)].cpu().numpy()
 
 
-def _card(stage: Stage, data: Path, loop: LoopConfig) -> str:
+def _card(stage: Stage, data: TrainingData, loop: LoopConfig) -> str:
     return (
-        f"# Trained {' and '.join(stage.results)}\n\nTrained on {data.resolve().name}: at most {loop.max_steps} steps "
+        f"# Trained {' and '.join(stage.results)}\n\nTrained on {data.describe()}: at most {loop.max_steps} steps "
         f"of {loop.crops_per_step} crops, learning rate {loop.lr:g}, seed {loop.seed}.\n"
     )
 

@@ -1,11 +1,10 @@
-"""Training crops: a piece of a scan and the true surface around it, from a prepared data set.
+"""Training crops: a piece of a scan and the true surface around it, from a data set or from simulated streets.
 
 The whole scene does not fit a small machine's training step, and need not: a crop holds the scan's points nearest to a
 random centre and the truth within their reach.
 """
 
-import tokenize
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,11 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from densescan.data.io import read_scan
+from densescan.data.augment import Augmentation, random_scale, random_tilt, random_turn, reach_before
+from densescan.data.frames import FolderFrames, FrameSource
+from densescan.data.maps import Z_RANGE
+from densescan.data.scan import Scan
+from densescan.data.truth import Truth
 from densescan.errors import InputError
 from densescan.geometry.crop import within_range
 from densescan.geometry.sampling import farthest_point_sampling
@@ -31,7 +34,7 @@ CACHED_FRAMES = 2_000
 class CropConfig:
     """What is cut from a frame for one training sample.
 
-    Raises: InputError: counts below 1, limits in the wrong order, a margin or a scale below 1.
+    Raises: InputError: counts below 1, limits in the wrong order, a margin below 1.
     """
 
     scan_points: int = 1000
@@ -50,8 +53,8 @@ class CropConfig:
     """Points of the scan farther from the sensor are dropped [m]."""
     min_range: float = 3.5
     """Points of the scan nearer to the sensor are dropped [m]."""
-    max_scale: float = 1.05
-    """Scenes are scaled by a random factor between its inverse and this."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """How the crop is changed at random."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -60,7 +63,6 @@ class CropConfig:
             "a truth_margin of at least 0": self.truth_margin >= 0,
             "1 <= min_reduced <= max_reduced": 1 <= self.min_reduced <= self.max_reduced,
             "0 <= min_range < max_range": 0 <= self.min_range < self.max_range,
-            "a max_scale of at least 1": self.max_scale >= 1,
         }
         broken = [rule for rule, kept in rules.items() if not kept]
         if broken:
@@ -80,95 +82,108 @@ class Crop(NamedTuple):
     """Horizontal reach of the crop."""
 
 
-class CropDataset(Dataset[Crop]):
-    """Random crops of the frames under a folder; crop i is the same whenever and by whomever it is drawn.
+class _Frame(NamedTuple):
+    """What is kept of a frame."""
 
-    Args: folder: holds `sequences/*/velodyne/*.bin` and, beside each velodyne folder, `truth/*.npy` in the sensor
-        frame, as `densescan data simulate` writes them. seed: of all crops. length: how many a loader should draw;
-        crop i does not depend on it.
-    Raises: InputError: no frame found, or a frame without truth. Drawing raises it for a damaged file, and where no
-        crop with truth in it can be found.
+    scan: Float[Tensor, "S 3"]
+    """In the order of farthest point sampling: its first n points are the sample of size n."""
+    truth: Truth
+
+
+class CropDataset(Dataset[Crop]):
+    """Random crops of frames; crop i is the same whenever and by whomever it is drawn.
+
+    Args: source: the frames, or a folder that `densescan data prepare` or `densescan data simulate` wrote. seed: of all
+        crops. length: how many a loader should draw; crop i does not depend on it.
+    Raises: InputError: see `FolderFrames`. Drawing raises it for a damaged file, and where no crop with truth in it can
+        be found.
     """
 
-    def __init__(self, folder: str | Path, config: CropConfig, seed: int, length: int) -> None:
-        self.folder, self.config, self.seed, self.length = folder, config, seed, length
-        self.scans = sorted(Path(folder).glob("sequences/*/velodyne/*.bin"))
-        if not self.scans:
-            raise InputError(
-                f"{folder} holds no sequences/*/velodyne/*.bin: "
-                f"make training data with `densescan data simulate {folder}`"
-            )
-        self.truths = [p.parent.parent / "truth" / f"{p.stem}.npy" for p in self.scans]
-        for path in self.truths:
-            if not path.is_file():
-                raise InputError(
-                    f"{path} is missing: every scan needs its ground truth, prepare the data set again"
-                )
-        self._reduced: dict[int, Tensor] = {}
+    def __init__(self, source: FrameSource | str | Path, config: CropConfig, seed: int, length: int) -> None:
+        self.source = source if isinstance(source, FrameSource) else FolderFrames(source)
+        self.config, self.seed, self.length = config, seed, length
+        self._kept: dict[int, tuple[int, list[_Frame]]] = {}
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, i: int) -> Crop:
-        """Crop i, which depends on (seed, i) and the files alone. One without truth, as of moving objects alone, is
+        """Crop i, which depends on (seed, i) and the frames alone. One without truth, as of moving objects alone, is
         drawn again."""
         for draw in range(MAX_DRAWS):
-            crop = self._draw(np.random.default_rng([self.seed, i, draw]))
+            crop = self._draw(i, np.random.default_rng([self.seed, i, draw]))
             if crop is not None:
                 return crop
         raise InputError(
-            f"{self.folder}: none of {MAX_DRAWS} crops has truth in it: "
+            f"{self.source.name}: none of {MAX_DRAWS} crops has truth in it: "
             "give each scan its ground truth in the same frame, the sensor's, in metres"
         )
 
-    def _draw(self, rng: np.random.Generator) -> Crop | None:
+    def _draw(self, i: int, rng: np.random.Generator) -> Crop | None:
         c = self.config
-        frame = int(rng.integers(len(self.scans)))
+        frame = self._frame(i, rng)
         n_reduced = int(rng.integers(c.min_reduced, c.max_reduced + 1))
-        scan, truth = self._scan(frame)[:n_reduced].numpy(), _open_truth(self.truths[frame])
-        centre = scan[rng.integers(len(scan)), :2]
+        reduced = frame.scan[:n_reduced].numpy()
+        middle = reduced[rng.integers(len(reduced))]
+        tilt = random_tilt(rng, c.augmentation)
+        scan, centre = reduced @ tilt, (middle @ tilt)[:2]
         distance = np.linalg.norm(scan[:, :2] - centre, axis=1)
         order = np.argsort(distance, kind="stable")[: int(c.margin * c.scan_points)]
         radius = float(distance[order[min(c.scan_points, len(order)) - 1]])
-        reach = np.linalg.norm(truth[:, :2] - centre, axis=1)
-        near = np.flatnonzero(reach < radius + c.truth_margin)
-        drawn = (
-            np.sort(rng.choice(near, c.truth_points, replace=len(near) < c.truth_points))
-            if len(near)
-            else near
-        )
+        truth, reach = _truth_near(frame.truth, middle, tilt, radius + c.truth_margin)
+        if len(truth) == 0:
+            return None
+        drawn = np.sort(rng.choice(len(truth), c.truth_points, replace=len(truth) < c.truth_points))
         if not (reach[drawn] < radius).any():
             return None
-        true_points = truth[drawn]
-        if not np.isfinite(true_points).all():
-            raise InputError(
-                f"{self.truths[frame]} holds points that are not finite: prepare the data set again"
-            )
         order = np.resize(order, int(c.margin * c.scan_points))  # a scan with fewer points repeats them
-        turn, scale = _random_turn(rng), float(c.max_scale ** rng.uniform(-1, 1))
+        turn, scale = random_turn(rng, c.augmentation), random_scale(rng, c.augmentation)
         return Crop(
             torch.from_numpy(scan[order] @ turn * np.float32(scale)),
-            torch.from_numpy(true_points @ turn * np.float32(scale)),
+            torch.from_numpy(truth[drawn] @ turn * np.float32(scale)),
             torch.from_numpy(centre @ turn[:2, :2] * np.float32(scale)),
             torch.tensor(radius * scale),
         )
 
-    def _scan(self, frame: int) -> Tensor:
-        """The frame's scan in the order of farthest point sampling: its first n points are the sample of size n."""
-        if frame in self._reduced:
-            return self._reduced[frame]
+    def _frame(self, i: int, rng: np.random.Generator) -> _Frame:
+        """The frame for crop i, from memory if it is there."""
+        choice = self.source.choose(i, self.seed, rng)
+        group, frames = self._kept.get(choice.slot, (None, []))
+        if group != choice.group:
+            read = self.source.read(choice, self.seed)
+            frames = [_Frame(self._reduce(scan, truth.name), truth) for scan, truth in read]
+            self._kept.pop(choice.slot, None)
+            self._kept[choice.slot] = choice.group, frames
+            if len(self._kept) > CACHED_FRAMES:
+                del self._kept[next(iter(self._kept))]
+        return frames[choice.place]
+
+    def _reduce(self, scan: Scan, name: str) -> Float32[Tensor, "S 3"]:
+        """A scan in the order of farthest point sampling; `name` stands for it where it is no file."""
         c = self.config
-        points = torch.from_numpy(read_scan(self.scans[frame]).points)
+        points = torch.from_numpy(scan.points)
         points = points[within_range(points, c.min_range, c.max_range)]
         if not len(points):
             raise InputError(
-                f"{self.scans[frame]} holds no point between {c.min_range:g} and {c.max_range:g} m from the sensor: "
+                f"{scan.path or name} holds no point between {c.min_range:g} and {c.max_range:g} m from the sensor: "
                 "remove the frame, or change min_range and max_range"
             )
-        reduced = points[_farthest_first(points, c.max_reduced)]
-        if len(self._reduced) < CACHED_FRAMES:
-            self._reduced[frame] = reduced
-        return reduced
+        return points[_farthest_first(points, c.max_reduced)]
+
+
+def _truth_near(
+    truth: Truth, middle: Float32[np.ndarray, "3"], tilt: Float32[np.ndarray, "3 3"], reach: float
+) -> tuple[Float32[np.ndarray, "M 3"], Float32[np.ndarray, " M"]]:
+    """The tilted truth within a horizontal distance of the tilted middle, and the distances [m]."""
+    rise = float(np.abs(middle[2] - np.array(Z_RANGE)).max())
+    before = reach_before(tilt, reach, rise)
+    points = truth.near(middle[:2], before)
+    points = points[np.linalg.norm(points[:, :2] - middle[:2], axis=1) < before]
+    if not np.isfinite(points).all():
+        raise InputError(f"{truth.name} holds points that are not finite: prepare the data set again")
+    points = points @ tilt
+    distance = np.linalg.norm(points[:, :2] - (middle @ tilt)[:2], axis=1)
+    return points[distance < reach], distance[distance < reach]
 
 
 def _farthest_first(points: Float[Tensor, "N 3"], n: int) -> Tensor:
@@ -179,29 +194,3 @@ def _farthest_first(points: Float[Tensor, "N 3"], n: int) -> Tensor:
     left = torch.ones(len(points), dtype=torch.bool)
     left[chosen] = False
     return torch.cat((chosen, left.nonzero().squeeze(1)))
-
-
-def _open_truth(path: Path) -> Float32[np.ndarray, "M 3"]:
-    """Ground truth [m], sensor frame, mapped into memory: only what is looked at is read."""
-    try:
-        truth = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, OverflowError, tokenize.TokenError) as error:
-        raise InputError(
-            f"cannot read {path}: it is no NumPy array or cut off; prepare the data set again"
-        ) from error
-    if truth.ndim != 2 or truth.shape[1] != 3 or truth.dtype != np.float32:
-        raise InputError(
-            f"cannot read {path}: expected points of shape (N, 3) in float32, got {truth.shape} in {truth.dtype}; "
-            "prepare the data set again"
-        )
-    return truth
-
-
-def _random_turn(rng: np.random.Generator) -> Float[np.ndarray, "3 3"]:
-    """A rotation about the vertical axis, mirrored every other time (row vectors: p @ turn)."""
-    angle = rng.uniform(0, 2 * np.pi)
-    turn = np.eye(3, dtype=np.float32)
-    turn[:2, :2] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
-    if rng.random() < 0.5:
-        turn[1] *= -1
-    return turn

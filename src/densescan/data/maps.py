@@ -13,6 +13,12 @@ VOXEL_SIZE = 0.1
 """Edge of the voxels of which a map keeps one point [m]."""
 MIN_RANGE = 3.5
 """Nearer points, the vehicle itself, are no part of a map [m]."""
+MAX_RANGE = 50.0
+"""Ground truth of a scan ends at this distance [m]."""
+Z_RANGE = (-4.0, 4.4)
+"""Ground truth of a scan lies between these heights, sensor frame [m]."""
+CELL = 10.0
+"""Edge of the cells that a scan must occupy for ground truth to be kept in them [m]."""
 
 
 class FirstPoints:
@@ -86,9 +92,9 @@ def ground_truth_crop(
     world_map: Float[np.ndarray, "P 3"],
     T_world_lidar: Float[np.ndarray, "4 4"],
     scan_points: Float[np.ndarray, "N 3"],
-    max_range: float = 50.0,
-    z_range: tuple[float, float] = (-4.0, 4.4),
-    cell: float = 10.0,
+    max_range: float = MAX_RANGE,
+    z_range: tuple[float, float] = Z_RANGE,
+    cell: float = CELL,
 ) -> Float64[np.ndarray, "M 3"]:
     """The part of a map that a completion of one scan should hold.
 
@@ -103,15 +109,39 @@ def ground_truth_crop(
     """
     if len(scan_points) == 0:
         raise InputError("expected a scan with points to crop the map for, got none: check the scan")
-    near = world_map[np.linalg.norm(world_map - T_world_lidar[:3, 3], axis=1) < max_range]
-    points = transform(np.linalg.inv(T_world_lidar), near)
-    points = points[(points[:, 2] > z_range[0]) & (points[:, 2] < z_range[1])]
-    points = points[in_cells_of(points, scan_points, cell)]
+    points = crop_map(world_map, T_world_lidar, scan_points, max_range, z_range, cell)
     if len(points) == 0:
         raise InputError(
             "no point of the map is near the scan: check that pose and map belong to one sequence"
         )
     return points
+
+
+def crop_map(
+    world_map: Float[np.ndarray, "P 3"],
+    T_world_lidar: Float[np.ndarray, "4 4"],
+    scan_points: Float[np.ndarray, "N 3"],
+    max_range: float = MAX_RANGE,
+    z_range: tuple[float, float] = Z_RANGE,
+    cell: float = CELL,
+) -> Float64[np.ndarray, "M 3"]:
+    """The rule of `ground_truth_crop`, point by point, for a piece of a map: none may be left.
+
+    Args: scan_points: not empty, or the `witnesses` of the scan.
+    """
+    near = world_map[np.linalg.norm(world_map - T_world_lidar[:3, 3], axis=1) < max_range]
+    points = transform(np.linalg.inv(T_world_lidar), near)
+    points = points[(points[:, 2] > z_range[0]) & (points[:, 2] < z_range[1])]
+    return points[in_cells_of(points, scan_points, cell)]
+
+
+def witnesses(scan_points: Float[np.ndarray, "N 3"], cell: float = CELL) -> Float[np.ndarray, "W 3"]:
+    """A few points of a scan, not empty, that stand for all of it in `in_cells_of`: one a cell, and the outermost.
+
+    Args: scan_points: any frame [m]. cell: edge of a grid cell [m].
+    """
+    _, first = np.unique(voxel_keys(scan_points - _origin(scan_points, cell), cell), return_index=True)
+    return scan_points[np.union1d(first, scan_points.argmin(axis=0))]
 
 
 def in_cells_of(
@@ -121,5 +151,10 @@ def in_cells_of(
 
     Args: points, scan_points: one frame [m], the scan not empty. cell: edge of a grid cell [m].
     """
-    origin = scan_points.min(axis=0).astype(np.float64) - cell / 2
+    origin = _origin(scan_points, cell)
     return np.isin(voxel_keys(points - origin, cell), voxel_keys(scan_points - origin, cell))
+
+
+def _origin(scan_points: np.ndarray, cell: float) -> np.ndarray:
+    """Where the grid of cells begins."""
+    return scan_points.min(axis=0).astype(np.float64) - cell / 2

@@ -13,9 +13,13 @@ from jaxtyping import Float32
 from densescan.data.io import read_scan
 from densescan.data.prepare import RECORD, Prepared, read_prepared
 from densescan.data.scan import Scan
-from densescan.data.sequence import Sequence
-from densescan.data.tiles import TileMap, read_array
+from densescan.data.sequence import Frame, Sequence
+from densescan.data.tiles import TileMap, read_array, tile_path
+from densescan.data.truth import FileTruth, MapTruth, Truth
 from densescan.errors import InputError
+
+SIMULATION = "options.json"
+"""What `densescan data simulate` writes into a sequence's folder first; poses.txt comes last."""
 
 
 class Case(NamedTuple):
@@ -40,6 +44,14 @@ class _Source(ABC):
     def case(self, key: str, frame: str) -> Case:
         """The case of a frame."""
 
+    @abstractmethod
+    def piece(self, key: str, frame: str) -> tuple[Scan, Truth]:
+        """The scan of a frame, and its truth to be read where it is needed."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """InputError where it can be told without reading scans that a frame is missing."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -61,9 +73,29 @@ class Split:
 
         Raises: InputError: its files are missing, moved or damaged. IndexError.
         """
+        key, source, frame = self._find(i)
+        return source.case(key, frame)
+
+    def piece(self, i: int) -> tuple[Scan, Truth]:
+        """The scan of case i, and its truth to be read piece by piece: what `Case.truth` holds, where it is asked for.
+
+        Raises: InputError: its files are missing, moved or damaged. IndexError.
+        """
+        key, source, frame = self._find(i)
+        return source.piece(key, frame)
+
+    def check(self) -> None:
+        """Find what is missing before anything is computed, as far as it can be told without reading scans.
+
+        Raises: InputError: scans that have moved, or ground truth that is not there.
+        """
+        for source in self.sequences.values():
+            source.check()
+
+    def _find(self, i: int) -> tuple[str, _Source, str]:
         key = self.keys[i]
         name, _, frame = key.rpartition("/")
-        return self.sequences[name].case(key, frame)
+        return key, self.sequences[name], frame
 
 
 def open_split(
@@ -110,6 +142,10 @@ def _inner(frames: tuple[str, ...], margin: int) -> tuple[str, ...]:
 def _open(folder: Path) -> _Source:
     if (folder / RECORD).is_file():
         return _PreparedSequence(read_prepared(folder))
+    if (folder / SIMULATION).is_file() and not (folder / "poses.txt").is_file():
+        raise InputError(
+            f"{folder} is simulated only in part: the same `densescan data simulate` again makes the rest"
+        )
     if (folder / "truth").is_dir():
         return _SimulatedSequence(folder)
     raise InputError(
@@ -144,12 +180,29 @@ class _PreparedSequence(_Source):
     def numbers(self) -> dict[str, int]:
         return {self.sequence.frame_name(i): i for i in range(len(self.sequence))}
 
-    def case(self, key: str, frame: str) -> Case:
+    def check(self) -> None:
+        tiles = (tile_path(self.prepared.map_folder, tile) for tile in self.map.tiles)
+        if missing := next((path for path in tiles if not path.is_file()), None):
+            raise InputError(f"{missing} is missing: remove {self.prepared.folder} and prepare it again")
+        for frame in self.frames():
+            self._number(f"{self.prepared.folder.name}/{frame}", frame)
+
+    def piece(self, key: str, frame: str) -> tuple[Scan, Truth]:
+        read = self._read(key, frame)
+        return read.scan, MapTruth(key, self.map, read.T_world_lidar, read.scan.points)
+
+    def _read(self, key: str, frame: str) -> Frame:
+        return self.sequence[self._number(key, frame)]
+
+    def _number(self, key: str, frame: str) -> int:
         if frame not in self.numbers:
             raise InputError(
                 f"frame {key} is no longer in {self.prepared.source.root}: prepare the data again"
             )
-        read = self.sequence[self.numbers[frame]]
+        return self.numbers[frame]
+
+    def case(self, key: str, frame: str) -> Case:
+        read = self._read(key, frame)
         try:
             truth = self.map.crop(read.T_world_lidar, read.scan.points)
         except InputError as error:
@@ -169,9 +222,20 @@ class _SimulatedSequence(_Source):
             raise InputError(f"{self.folder} holds no velodyne/*.bin: simulate it again")
         return frames
 
+    def check(self) -> None:
+        for frame in self.frames():
+            if not (path := self._truth(frame)).is_file():
+                raise InputError(f"{path} is missing: every scan needs its ground truth, simulate it again")
+
+    def piece(self, key: str, frame: str) -> tuple[Scan, Truth]:
+        return read_scan(self.folder / "velodyne" / f"{frame}.bin"), FileTruth(self._truth(frame))
+
+    def _truth(self, frame: str) -> Path:
+        return self.folder / "truth" / f"{frame}.npy"
+
     def case(self, key: str, frame: str) -> Case:
         scan = read_scan(self.folder / "velodyne" / f"{frame}.bin")
-        path = self.folder / "truth" / f"{frame}.npy"
+        path = self._truth(frame)
         truth = read_array(path)
         if truth.ndim != 2 or truth.shape[1] != 3 or truth.dtype != np.float32 or len(truth) == 0:
             raise InputError(

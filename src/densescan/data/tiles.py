@@ -97,6 +97,18 @@ class TileMap:
         found = [self._read_cached(tile) for tile in self._tiles_near(centre[:2], radius + _SLACK)]
         return np.concatenate(found) if found else np.zeros((0, 3))
 
+    def within(self, centre: Float[np.ndarray, "3"], radius: float) -> Float64[np.ndarray, "P 3"]:
+        """The points [m], world frame, within a distance of a place. Nothing is kept in memory: for places here and
+        there, where `near` is for one after the other.
+
+        Args: centre: place [m]. radius: horizontal distance [m].
+        """
+        found = [np.zeros((0, 3))]
+        for tile in self._tiles_near(centre[:2], radius + _SLACK):
+            points = self._read(tile, mapped=True)
+            found.append(points[np.linalg.norm(points[:, :2] - centre[:2], axis=1) <= radius + _SLACK])
+        return np.concatenate(found)
+
     def crop(
         self,
         T_world_lidar: Float[np.ndarray, "4 4"],
@@ -126,9 +138,9 @@ class TileMap:
         self._cache.move_to_end(tile)
         return self._cache[tile]
 
-    def _read(self, tile: Tile) -> np.ndarray:
+    def _read(self, tile: Tile, mapped: bool = False) -> np.ndarray:
         path = tile_path(self.folder, tile)
-        points = read_array(path)
+        points = read_array(path, mapped)
         if points.shape != (self.tiles[tile], 3) or points.dtype != np.float64:
             raise InputError(
                 f"cannot read {path}: expected {self.tiles[tile]} points in float64, got {points.shape} in "

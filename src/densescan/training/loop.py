@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from densescan.data.dataset import CropDataset
+from densescan.data.frames import FrameSource
 from densescan.errors import InputError
 from densescan.training import record
 from densescan.training.batch import Batch
@@ -47,11 +48,11 @@ class Listener:
 
 def fit(
     stage: Stage,
-    data: str | Path,
+    data: FrameSource | str | Path,
     config: LoopConfig,
     folder: Path,
     *,
-    validation: Path | None = None,
+    validation: FrameSource | str | Path | None = None,
     listener: Listener | None = None,
 ) -> dict[str, nn.Module]:
     """Train a stage and return the running averages of its results. Resumes from `folder` where it holds a checkpoint.
@@ -61,8 +62,8 @@ def fit(
     step, and one for each validation), checkpoints/ and, if asked for, tensorboard/. Under `torchrun` or `accelerate
     launch` all processes call this alike and share the work; only the main one writes. They need one file system.
 
-    Args: stage: networks and objective. data: a folder as `CropDataset` reads it. folder: of the run, made where it is
-        missing. validation: held-out data of the same kind; None: no validation.
+    Args: stage: networks and objective. data: frames, or a folder, as `CropDataset` takes them. folder: of the run,
+        made where it is missing. validation: held-out data of the same kind; None: no validation.
     Returns: the averages by name, in evaluation mode; those of an unfinished run where `max_minutes` ended it.
     Raises: InputError: no data or damaged data, a checkpoint or a configuration of another run, a full disk.
         FloatingPointError: a loss or gradient is not finite; no checkpoint has seen it. KeyboardInterrupt: SIGINT or
@@ -71,7 +72,9 @@ def fit(
     processes = Processes(config.cpu)
     run = _Run(stage, config, folder, processes, listener or Listener())
     dataset = CropDataset(data, stage.crops, config.seed, config.max_steps * config.crops_per_step)
-    held_out = validation and ValidationSet(validation, stage.crops, config.validation_crops, processes)
+    held_out = None
+    if validation is not None:
+        held_out = ValidationSet(validation, stage.crops, config.validation_crops, processes)
     run.resume()
     state, left = run.state, config.max_steps - run.state.step
     deadline = math.inf if config.max_minutes is None else time.monotonic() + 60 * config.max_minutes

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from densescan.data.dataset import Crop, CropConfig, CropDataset
+from densescan.data.frames import FrameSource
 from densescan.errors import InputError
 from densescan.training.batch import Batch, mean_figures
 from densescan.training.batch_norm import evaluating
@@ -28,16 +29,21 @@ Clouds = Mapping[str, Tensor]
 class ValidationSet:
     """Held-out crops, cut once and then kept in memory; the processes share the work.
 
-    Args: folder: held-out data, as `CropDataset` reads it. crops: what is cut from it. size: how many.
+    Args: source: held-out frames, or their folder, as `CropDataset` takes them. crops: what is cut from them. size: how
+        many.
     Raises: InputError: no data, or damaged data; fewer crops than processes.
     """
 
-    def __init__(self, folder: Path, crops: CropConfig, size: int, processes: Processes) -> None:
+    def __init__(
+        self, source: FrameSource | str | Path, crops: CropConfig, size: int, processes: Processes
+    ) -> None:
         if size < processes.count:
             raise InputError(
                 f"expected a validation crop for each of {processes.count} processes, got {size}: use more"
             )
-        self._dataset, self._processes = CropDataset(folder, crops, VALIDATION_SEED, size), processes
+        self._processes = processes
+        self._dataset: CropDataset | None = CropDataset(source, crops, VALIDATION_SEED, size)
+        self._own = range(processes.index, size, processes.count)
         self._crops: dict[int, Crop] = {}
 
     def judge(
@@ -46,13 +52,15 @@ class ValidationSet:
         """The mean figures over all crops, under names that begin with `validation/`, and in the main process the
         clouds of the first few. Training goes on as if nothing had happened.
         """
+        self._cut()
         processes = self._processes
         nets = [net for part in stage.trained.values() for net in part.networks.values()]
         rows: list[dict[str, float]] = []
         clouds: list[Clouds] = []
         with exchanged(averages, stage.results), evaluating(*nets), torch.no_grad(), engine.autocast():
-            for i in range(processes.index, len(self._dataset), processes.count):
-                found = stage.validate(self._batch(i).to(engine.device))
+            for i, crop in self._crops.items():
+                draws = Draws(VALIDATION_SEED, [i])  # begin anew every time
+                found = stage.validate(Batch(crop, draws).to(engine.device))
                 rows.append({"crops": 1.0, **found.figures})
                 if processes.main and len(clouds) < DRAWN_CROPS:
                     clouds.append(found.clouds)
@@ -61,8 +69,8 @@ class ValidationSet:
         count = totals.pop("crops")
         return {f"validation/{name}": total / count for name, total in totals.items()}, clouds
 
-    def _batch(self, i: int) -> Batch:
-        """Crop i with its noise, which begins anew every time."""
-        if i not in self._crops:
-            self._crops[i] = default_collate([self._dataset[i]])
-        return Batch(self._crops[i], Draws(VALIDATION_SEED, [i]))
+    def _cut(self) -> None:
+        """Cut this process's crops, and let go of the frames they come from."""
+        if self._dataset is not None:
+            self._crops = {i: default_collate([self._dataset[i]]) for i in self._own}
+            self._dataset = None
