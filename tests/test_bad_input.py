@@ -341,7 +341,7 @@ def test_models_that_are_not_there_or_not_whole(refused, place, networks):
         (("data", "simulate", "scan.bin"), "scan.bin is a file; name another folder"),
         (
             ("train", "refiner", "--data", "nowhere", "--out", "r"),
-            "make training data with `densescan data simulate",
+            "make them with `densescan data prepare` or `densescan data simulate`",
         ),
         (
             ("train", "teacher", "--data", "d", "--out", "r", "--recipe", "best"),
