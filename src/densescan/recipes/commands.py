@@ -97,7 +97,7 @@ def _evaluate(name: str, data: DataSet, rows: Sequence[Row], size: Size, places:
         f"{row.method}={places.model(row.run or '')}:steps={row.steps}" + ("" if row.refined else ":coarse")
         for row in rows
     )
-    frames = (*(("--sequences", *data.sequences) if data.sequences else ()),)
+    frames = ("--sequences", *data.sequences) if data.sequences else ()
     limit = ("--limit", f"{data.limit}") if data.limit is not None else ()
     published = ("--published", PUBLISHED_OPTION[name])
     out = ("--out", f"{places.out}/scores/{data.folder}")

@@ -1,7 +1,7 @@
 """The size `small`: what two processor cores train in hours, on simulated streets, and complete a scan with in seconds.
 
-Half the released width on voxels of 0.1 m, with norms that see no batch and the sampler that agrees with Eq. 1. A run
-that was trained is a model of the bundled one's kind; what stands in none of the cards was not trained to the end.
+Half the released width on voxels of 0.1 m, with norms that see no batch and the sampler that agrees with Eq. 1. Teacher
+and refiner are the bundled model's; the fine-tuned teacher and the students were not trained to the end.
 """
 
 from dataclasses import replace
