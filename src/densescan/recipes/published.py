@@ -12,9 +12,9 @@ Nothing of it was run here, and neither time nor memory is known. What the sourc
   of the release of Diffusion-DPO, the plain gradient descent of the students.
 - Students: the release counts ten epochs, one scene on each of two GPUs, plain gradient descent at 1e-5 with gradients
   clipped to 0.05, and lowers the rate by a thousandth an epoch, which is left out. Its own loss has no gradient, see
-  `losses.distillation`; the objective here is Eq. 13 in full. Statistics of batch norms are frozen. Its script begins with
-  the teacher that Diffusion-DPO has fine-tuned, where the paper's usual student has LiDiff itself.
-- All stages do without without a running average of the weights, and compute in float32.
+  `losses.distillation`; the objective here is Eq. 13 in full. Statistics of batch norms are frozen. Its script
+  begins with the teacher that Diffusion-DPO has fine-tuned, where the paper's usual student has LiDiff itself.
+- All stages do without a running average of the weights, and compute in float32.
 - Students sample in 8 steps with guidance 3.5, as released, though they learn without guidance.
 """
 
