@@ -91,6 +91,17 @@ def test_every_process_needs_a_crop(street: Path, line_stage: type) -> None:
         ValidationSet(street, line_stage().crops, 2, several)
 
 
+def test_processes_share_the_crops_and_let_the_frames_go(street: Path, line_stage: type) -> None:
+    second = Processes(cpu=True)
+    second.index, second.count = 1, 2
+    crops = CropDataset(street, line_stage().crops, VALIDATION_SEED, 5)
+    held_out = ValidationSet(street, line_stage().crops, 5, second)
+    held_out._cut()
+    assert held_out._dataset is None
+    assert list(held_out._crops) == [1, 3]
+    assert all(torch.equal(crop.truth[0], crops[i].truth) for i, crop in held_out._crops.items())
+
+
 def test_curves_hold_the_figures(street: Path, tmp_path: Path, line_stage: type) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     fit(line_stage(), street, replace(QUICK, tensorboard=True), tmp_path, validation=street)
