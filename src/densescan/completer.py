@@ -1,6 +1,5 @@
 """From one sparse scan to a dense scene."""
 
-import copy
 import math
 import time
 import warnings
@@ -10,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
-from torch import Tensor, nn
+from torch import Tensor
 
 from densescan.data.io import write_points
 from densescan.data.scan import Scan
@@ -25,6 +24,7 @@ from densescan.errors import InputError
 from densescan.geometry.crop import clean_scene, within_range
 from densescan.geometry.sampling import farthest_point_sampling
 from densescan.nets.encoder import Condition
+from densescan.nets.fused import fuse
 from densescan.nets.networks import Networks
 
 SamplerName = Literal["sde-dpm-solver++", "dpm-solver++", "ddpm", "ddim", "consistent", "renoise"]
@@ -32,7 +32,6 @@ LastStep = Literal["diffusers-0.18", "diffusers-new"]
 MIN_POINTS = 2  # fewer have no spread, which the post-processing needs
 
 OnStep = Callable[[int, int], None]
-Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ class Completer:
     """Completes scans with one set of networks.
 
     networks: encoder and denoiser, and a refiner if there is one. config: parameters of every completion unless a
-    call says otherwise. device: where the networks run.
+    call says otherwise. device: where the networks run. Their weights are taken as they are at the first completion.
     Raises: InputError: no encoder or no denoiser.
     """
 
@@ -150,6 +149,7 @@ class Completer:
         self.networks = networks.to(self.device).eval()
         self.config = config or CompletionConfig()
         self.schedule = schedule or Schedule()
+        self._fused: dict[torch.dtype, Networks] = {}
 
     @torch.inference_mode()
     def __call__(
@@ -168,22 +168,21 @@ class Completer:
         self._check(config, seed)
         clock = _Clock(self.device)
         generator = torch.Generator().manual_seed(seed)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            with clock.stage("crop"):  # 1. keep what lies around the car, within range
-                points = torch.from_numpy(scan.points)
-                points = points[within_range(points, config.min_range, config.max_range)]
-                _check_enough(points, scan, config)
-            with clock.stage("reduce"):  # 2. an even subset of N points
-                points = points[farthest_point_sampling(points, config.scan_points)].to(self.device)
-            with clock.stage("encode"):  # 3. the condition, once a scan
-                eps_fn = self._eps_fn(points, config)
-            with clock.stage("denoise"):  # 4. K noisy copies of each point, denoised
-                x_0 = self._denoise(eps_fn, points, config, gaussian(generator), on_step)
-            with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
-                coarse = x_0[clean_scene(x_0, points.repeat(config.repeat, 1), config.max_range)]
-                _check_not_empty(coarse, scan)
-            with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
-                scene = self._refine(coarse, config)
+        with clock.stage("crop"):  # 1. keep what lies around the car, within range
+            points = torch.from_numpy(scan.points)
+            points = points[within_range(points, config.min_range, config.max_range)]
+            _check_enough(points, scan, config)
+        with clock.stage("reduce"):  # 2. an even subset of N points
+            points = points[farthest_point_sampling(points, config.scan_points)].to(self.device)
+        with clock.stage("encode"):  # 3. the condition, once a scan
+            eps_fn = self._eps_fn(points, config)
+        with clock.stage("denoise"):  # 4. K noisy copies of each point, denoised
+            x_0 = self._denoise(eps_fn, points, config, gaussian(generator), on_step)
+        with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
+            coarse = x_0[clean_scene(x_0, points.repeat(config.repeat, 1), config.max_range)]
+            _check_not_empty(coarse, scan)
+        with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
+            scene = self._refine(coarse, config)
         return Completion(scene.cpu().numpy(), coarse.cpu().numpy(), clock.seconds, seed, config)
 
     def sample(
@@ -215,11 +214,19 @@ class Completer:
         if not 0 <= seed < 2**63:
             raise InputError(f"seed must lie in [0, 2^63), got {seed}")
 
+    def _for_inference(self, config: CompletionConfig) -> Networks:
+        """The networks as they are used: fused, once for each type, with voxels of the size asked for."""
+        dtype = torch.bfloat16 if config.bfloat16 else torch.float32
+        if dtype not in self._fused:
+            self._fused[dtype] = self.networks.map(lambda net: fuse(net, dtype))
+        networks = self._fused[dtype]
+        return networks if config.voxel_size is None else networks.with_voxel_size(config.voxel_size)
+
     def _eps_fn(self, points: Float[Tensor, "N 3"], config: CompletionConfig) -> EpsFn:
-        assert self.networks.encoder is not None
-        assert self.networks.denoiser is not None
-        encoder = _with_voxel_size(self.networks.encoder, config.voxel_size)
-        denoiser = _with_voxel_size(self.networks.denoiser, config.voxel_size)
+        networks = self._for_inference(config)
+        assert networks.encoder is not None
+        assert networks.denoiser is not None
+        encoder, denoiser = networks.encoder, networks.denoiser
         cond = encoder(points[None])
         if config.guidance_scale == 1.0:
             return lambda x_t, t: denoiser(x_t, t.reshape(1), cond).float()
@@ -228,9 +235,9 @@ class Completer:
         return lambda x_t, t: denoiser.guided(x_t, t.reshape(1), cond, uncond, scale).float()
 
     def _refine(self, coarse: Float[Tensor, "M 3"], config: CompletionConfig) -> Float[Tensor, "L 3"]:
-        if self.networks.refiner is None or not config.refine:
+        refiner = self._for_inference(config).refiner
+        if refiner is None or not config.refine:
             return coarse
-        refiner = _with_voxel_size(self.networks.refiner, config.voxel_size)
         scene: Tensor = refiner(coarse[None])[0].float()
         return scene
 
@@ -287,12 +294,3 @@ def sampler_of(config: CompletionConfig) -> Sampler:
         "renoise": partial(renoise, churn=config.eta),
     }
     return samplers[config.sampler]
-
-
-def _with_voxel_size(net: Net, voxel_size: float | None) -> Net:
-    """The same network (sharing its parameters) on voxels of another size."""
-    if voxel_size is None:
-        return net
-    other = copy.copy(net)
-    other.config = replace(net.config, voxel_size=voxel_size)  # type: ignore[arg-type,type-var,assignment]
-    return other

@@ -98,23 +98,32 @@ class Denoiser(UNet):
         scale: float,
     ) -> Float[Tensor, "B M 3"]:
         """Classifier-free guidance, eps_uncond + scale (eps_cond - eps_uncond); in the released form
-        both branches share voxels, kernel maps and stem."""
+        both branches share voxels, kernel maps and stem, and run through the rest as one."""
         scene = self.embed(x_t, cond)
-        eps_cond = self.predict(scene, t, cond)
         if self.config.see_scan:  # the branches differ in their voxels
-            scene = self.embed(x_t, uncond)
-        return guide(self.predict(scene, t, uncond), eps_cond, scale)
+            eps_cond = self.predict(scene, t, cond)
+            eps_uncond = self.predict(self.embed(x_t, uncond), t, uncond)
+        elif self.training:  # and in their statistics
+            eps_cond, eps_uncond = self.predict(scene, t, cond), self.predict(scene, t, uncond)
+        else:
+            eps_cond, eps_uncond = self.predict(scene, t, cond, uncond).unbind(2)
+        return guide(eps_uncond, eps_cond, scale)
 
     def embed(self, x_t: Float[Tensor, "B M 3"], cond: Condition) -> NoisyScene:
         """Voxelise the points and run the stem."""
         points = embed_points(x_t, self.config, cond.scan if self.config.see_scan else None)
         return NoisyScene(points, self.stem(points.tensor))
 
-    def predict(self, scene: NoisyScene, t: Int[Tensor, " B"], cond: Condition) -> Float[Tensor, "B M 3"]:
-        """The rest of the network, under one condition."""
-        matches = _Matches(cond)
+    def predict(
+        self, scene: NoisyScene, t: Int[Tensor, " B"], *conds: Condition
+    ) -> Float[Tensor, "B M *G 3"]:
+        """The rest of the network; of several conditions G, the predictions side by side."""
+        matches = [_Matches(cond) for cond in conds]
         time = timestep_embedding(t, self.config.channels[8]).to(scene.stem.feats.dtype)
-        x = [scene.stem]
+        stem = scene.stem
+        if len(conds) > 1:
+            stem = stem.with_feats(stem.feats[:, None].expand(-1, len(conds), -1))
+        x = [stem]
         for i in range(1, 5):
             x.append(self.stage(i, self._scale(f"stage{i}", x[-1], time, matches)))
         y = x[4]
@@ -124,7 +133,8 @@ class Denoiser(UNet):
         out = scene.points.to_points(y.with_feats(self.last(y.feats)))
         if self.config.predicts == "noise":
             return out
-        return out.float() / -self.error_scale(t)[:, None, None]
+        scale = self.error_scale(t).view(-1, *(1,) * (out.ndim - 1))
+        return out.float() / -scale
 
     def error_scale(self, t: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
         """What an error of the noise counts as in the unit that the network predicts: 1 where that is noise, sigma_t
@@ -132,10 +142,15 @@ class Denoiser(UNet):
         sigma_t = self.schedule.sigma_t.to(t.device)[t]
         return sigma_t if self.config.predicts == "displacement" else torch.ones_like(sigma_t)
 
-    def _scale(self, place: str, x: SparseTensor, time: Tensor, matches: _Matches) -> SparseTensor:
+    def _scale(self, place: str, x: SparseTensor, time: Tensor, matches: list[_Matches]) -> SparseTensor:
+        weights = [self._weight(place, x.voxels, time, of_one) for of_one in matches]
+        return x.with_feats(x.feats * (torch.stack(weights, dim=1) if len(weights) > 1 else weights[0]))
+
+    def _weight(self, place: str, voxels: Voxels, time: Tensor, matches: _Matches) -> Float[Tensor, "V C"]:
+        """What one condition multiplies the features of each voxel by."""
         cond = matches.condition
         latent = self.get_submodule(f"latent_{place}")(cond.feats)
         temp = gather(self.get_submodule(f"{place}_temp")(time), cond.voxels.batch)
         parts = (temp, latent) if place == TIME_BEFORE_LATENT else (latent, temp)
         weight = self.get_submodule(f"latemp_{place}")(torch.cat(parts, dim=1))
-        return x.with_feats(x.feats * gather(weight, matches.rows(x.voxels)))
+        return gather(weight, matches.rows(voxels))

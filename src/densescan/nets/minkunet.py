@@ -65,7 +65,7 @@ class VoxelisedPoints:
     tensor: SparseTensor
     rows: Int[Tensor, "B M"]
 
-    def to_points(self, x: SparseTensor) -> Float[Tensor, "B M C"]:
+    def to_points(self, x: SparseTensor) -> Float[Tensor, "B M *GC"]:
         """The features of each point's voxel."""
         return gather(x.feats, self.rows)
 

@@ -1,6 +1,9 @@
 """The networks of one model, whichever of the three it has."""
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +28,20 @@ class Networks:
         """The networks that exist, by name."""
         every = {"encoder": self.encoder, "denoiser": self.denoiser, "refiner": self.refiner}
         return {name: net for name, net in every.items() if net is not None}
+
+    def map(self, change: Callable[[Any], Any]) -> "Networks":
+        """Networks made of each one's change."""
+        return Networks(**{name: change(net) for name, net in self.present().items()})
+
+    def with_voxel_size(self, voxel_size: float) -> "Networks":
+        """The same networks (sharing their parameters) on voxels of another size [m]."""
+
+        def resized(net: Any) -> Any:
+            other = copy.copy(net)
+            other.config = replace(net.config, voxel_size=voxel_size)
+            return other
+
+        return self.map(resized)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """All tensors under the names of the released checkpoints."""

@@ -4,7 +4,7 @@ Plain PyTorch: gather rows, multiply, sum bags of rows; on CPU and on CUDA, in a
 bit-identical from run to run: no sum depends on the order in which threads arrive.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from densescan.sparse.matmul import matmul
 from densescan.sparse.tensor import PointMap
 
 ROWS_AT_ONCE = 4_096  # rows gathered and multiplied at a time: the buffers stay in the processor's cache
+Finish = Callable[[Tensor, slice], Tensor]
+"""What becomes of some output rows of a convolution; given the rows, which may be overwritten, and which they are."""
 _ROW_STEP = 256  # reduced-precision blocks are padded to multiples of this, see `_take`
 
 
@@ -42,24 +44,33 @@ def _row_blocks(rows: tuple[Tensor, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip(rows[0].split(ROWS_AT_ONCE), rows[1].split(ROWS_AT_ONCE), strict=True)
 
 
-def _convolve(feats: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+def _convolve(feats: Tensor, kernel: Tensor, kernel_map: KernelMap, finish: Finish | None = None) -> Tensor:
     """out[o] = sum_k feats[i] @ kernel[k] over the pairs (i, o) of each offset; sums are kept in float32 or wider."""
-    out = feats.new_zeros(kernel_map.n_out, kernel.shape[2])
+    copies, (c_in, c_out) = feats.shape[1:-1], kernel.shape[1:]
+    n_copies, flat = copies.numel(), feats.flatten(1)
+    out = feats.new_zeros(kernel_map.n_out, *copies, c_out)
     most = max((len(chunk.in_rows) for chunk in kernel_map.chunks), default=0)
-    fetched, products = feats.new_empty(most, feats.shape[1]), feats.new_empty(most, kernel.shape[2])
+    fetched, products = feats.new_empty(most, flat.shape[1]), feats.new_empty(most, n_copies * c_out)
+    rows, row_products = fetched.view(-1, c_in), products.view(-1, c_out)
     for chunk in kernel_map.chunks:
         n = len(chunk.in_rows)
-        torch.index_select(feats, 0, chunk.in_rows, out=fetched[:n])
+        torch.index_select(flat, 0, chunk.in_rows, out=fetched[:n])
         for k, first, last in chunk.blocks:
-            matmul(fetched[first:last], kernel[k], out=products[first:last])
-        out[chunk.first : chunk.last] = F.embedding_bag(
-            chunk.bags, products[:n], chunk.bag_starts, mode="sum"
+            block = slice(n_copies * first, n_copies * last)
+            matmul(rows[block], kernel[k], out=row_products[block])
+        ends = slice(chunk.first, chunk.last)
+        sums = F.embedding_bag(chunk.bags, products[:n], chunk.bag_starts, mode="sum").unflatten(
+            1, (*copies, -1)
         )
+        out[ends] = sums if finish is None else finish(sums, ends)
     return out
 
 
 def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> Tensor:
     """grad_kernel[k] = sum over pairs (i, o) of feats[i]^T grad_out[o], summed in float32 or wider."""
+    if feats.ndim > 2:
+        copies = zip(feats.unbind(1), grad_out.unbind(1), strict=True)
+        return torch.stack([_kernel_gradient(f, g, kernel_map) for f, g in copies]).sum(0)
     wide = torch.promote_types(feats.dtype, torch.float32)
     shape = (len(kernel_map.pairs), feats.shape[1], grad_out.shape[1])
     grad = torch.zeros(shape, dtype=wide, device=feats.device)
@@ -92,8 +103,8 @@ class _SparseConv(torch.autograd.Function):
 
 
 def sparse_conv(
-    feats: Float[Tensor, "V_in C_in"], kernel: Float[Tensor, "K C_in C_out"], kernel_map: KernelMap
-) -> Float[Tensor, "V_out C_out"]:
+    feats: Float[Tensor, "V_in *G C_in"], kernel: Float[Tensor, "K C_in C_out"], kernel_map: KernelMap
+) -> Float[Tensor, "V_out *G C_out"]:
     """Sparse convolution (a correlation, no bias): out[o] = sum_k feats[o + offset_k] @ kernel[k].
 
     One function serves the submanifold, the strided and the transposed convolution: they differ in their map alone.
@@ -107,11 +118,36 @@ def sparse_conv(
     return _SparseConv.apply(feats, kernel, kernel_map)  # type: ignore[no-any-return]
 
 
+def finished_conv(
+    feats: Float[Tensor, "V_in *G C_in"],
+    kernel: Float[Tensor, "K C_in C_out"],
+    kernel_map: KernelMap,
+    finish: Finish,
+) -> Float[Tensor, "V_out *G C_out"]:
+    """`sparse_conv` with what follows it done to rows that are still in the cache. Not differentiable.
+
+    Several copies G of the features share every row list and every look at the kernel.
+    """
+    return _convolve(feats, kernel, kernel_map, finish)
+
+
+def pointwise_conv(
+    feats: Float[Tensor, "V *G C_in"], kernel: Float[Tensor, "C_in C_out"]
+) -> Float[Tensor, "V *G C_out"]:
+    """feats @ kernel in blocks of a size that repeats; the last one overlaps the one before. Not differentiable."""
+    rows, out = feats.reshape(-1, feats.shape[-1]), feats.new_empty(*feats.shape[:-1], kernel.shape[1])
+    n, products = len(rows), out.view(-1, kernel.shape[1])
+    size = min(ROWS_AT_ONCE, 1 << max(0, n.bit_length() - 1))
+    for first in (*range(0, n - size, size), n - size) if n else ():
+        matmul(rows[first : first + size], kernel, out=products[first : first + size])
+    return out
+
+
 def points_to_voxels(feats: Float[Tensor, "P C"], point_map: PointMap) -> Float[Tensor, "V C"]:
     """The plain mean of the points in every voxel."""
     return F.embedding_bag(point_map.order, feats, point_map.offsets, mode="mean")
 
 
-def gather(feats: Float[Tensor, "V C"], rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape C"]:
-    """feats[rows], with a backward pass that is deterministic where rows repeat."""
-    return F.embedding(rows, feats)
+def gather(feats: Float[Tensor, "V *GC"], rows: Int[Tensor, "*shape"]) -> Float[Tensor, "..."]:
+    """feats[rows], (*shape, *GC), with a backward pass that is deterministic where rows repeat."""
+    return F.embedding(rows, feats.flatten(1)).unflatten(-1, feats.shape[1:])

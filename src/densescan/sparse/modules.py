@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from densescan.sparse.functional import sparse_conv
+from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.tensor import SparseTensor, Voxels
 
 
@@ -17,15 +18,65 @@ def _init_kernel(kernel: nn.Parameter) -> nn.Parameter:
     return kernel
 
 
-class SubmanifoldConv(nn.Module):
-    """3x3x3 convolution whose outputs sit on the voxels of its input. kernel: (27, C_in, C_out)."""
+class SparseConv(nn.Module):
+    """What the convolutions between voxels have in common; they differ in their map. kernel: (K, C_in, C_out)."""
+
+    OFFSETS: int
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.kernel = _init_kernel(nn.Parameter(torch.empty(27, in_channels, out_channels)))
+        self.kernel = _init_kernel(nn.Parameter(torch.empty(self.OFFSETS, in_channels, out_channels)))
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        return x.with_feats(sparse_conv(x.feats, self.kernel, x.voxels.submanifold))
+    @staticmethod
+    def route(voxels: Voxels, finer: Voxels | None = None) -> tuple[KernelMap, Voxels]:
+        """The map from the voxels of the input to those of the output, and the latter."""
+        raise NotImplementedError
+
+    def forward(self, x: SparseTensor, finer: Voxels | None = None) -> SparseTensor:
+        """finer: the level that a `TransposedConv` leads to."""
+        kernel_map, voxels = self.route(x.voxels, finer)
+        return SparseTensor(sparse_conv(x.feats, self.kernel, kernel_map), voxels)
+
+
+class SubmanifoldConv(SparseConv):
+    """3x3x3 convolution whose outputs sit on the voxels of its input. kernel: (27, C_in, C_out)."""
+
+    OFFSETS = 27
+
+    @staticmethod
+    def route(voxels: Voxels, finer: Voxels | None = None) -> tuple[KernelMap, Voxels]:
+        """Onto the same voxels."""
+        return voxels.submanifold, voxels
+
+
+class StridedConv(SparseConv):
+    """2x2x2 convolution with stride 2, onto the next coarser level. kernel: (8, C_in, C_out)."""
+
+    OFFSETS = 8
+
+    @staticmethod
+    def route(voxels: Voxels, finer: Voxels | None = None) -> tuple[KernelMap, Voxels]:
+        """Onto the next coarser level."""
+        return voxels.strided, voxels.coarser
+
+
+class TransposedConv(SparseConv):
+    """2x2x2 transposed convolution with stride 2, onto the voxels of a given finer level. kernel: (8, C_in, C_out)."""
+
+    OFFSETS = 8
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels)
+        with torch.no_grad():
+            self.kernel.mul_(math.sqrt(8.0))  # every output has exactly one input
+
+    @staticmethod
+    def route(voxels: Voxels, finer: Voxels | None = None) -> tuple[KernelMap, Voxels]:
+        """Onto the level whose `coarser` is that of the input, in its row order."""
+        if finer is None or finer.coarser is not voxels:
+            stride = "none" if finer is None else f"stride {finer.stride}"
+            raise ValueError(f"the given level ({stride}) does not coarsen to that of the input")
+        return finer.strided.transposed, finer
 
 
 class PointwiseConv(nn.Module):
@@ -39,33 +90,6 @@ class PointwiseConv(nn.Module):
         return x.with_feats(x.feats @ self.kernel)
 
 
-class StridedConv(nn.Module):
-    """2x2x2 convolution with stride 2, onto the next coarser level. kernel: (8, C_in, C_out)."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.kernel = _init_kernel(nn.Parameter(torch.empty(8, in_channels, out_channels)))
-
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        return SparseTensor(sparse_conv(x.feats, self.kernel, x.voxels.strided), x.voxels.coarser)
-
-
-class TransposedConv(nn.Module):
-    """2x2x2 transposed convolution with stride 2, onto the voxels of a given finer level. kernel: (8, C_in, C_out)."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.kernel = _init_kernel(nn.Parameter(torch.empty(8, in_channels, out_channels)))
-        with torch.no_grad():
-            self.kernel.mul_(math.sqrt(8.0))  # every output has exactly one input
-
-    def forward(self, x: SparseTensor, finer: Voxels) -> SparseTensor:
-        """finer: the level whose `coarser` is the level of x; the output has its voxels in its row order."""
-        if finer.coarser is not x.voxels:
-            raise ValueError(f"the given level (stride {finer.stride}) does not coarsen to that of the input")
-        return SparseTensor(sparse_conv(x.feats, self.kernel, finer.strided.transposed), finer)
-
-
 class BatchNorm(nn.Module):
     """Batch normalisation over all voxels of the batch. Parameters `bn.*`."""
 
@@ -74,7 +98,7 @@ class BatchNorm(nn.Module):
         self.bn = nn.BatchNorm1d(channels)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        return x.with_feats(self.bn(x.feats))
+        return x.with_feats(self.bn(x.feats.flatten(0, -2)).view_as(x.feats))
 
 
 class LayerNorm(nn.Module):
@@ -99,5 +123,5 @@ def concat(a: SparseTensor, b: SparseTensor) -> SparseTensor:
     """Channels of a followed by those of b, which must live on the same voxels."""
     if a.voxels is not b.voxels:
         raise ValueError(f"tensors live on different voxels ({len(a.voxels)} and {len(b.voxels)})")
-    feats: Tensor = torch.cat((a.feats, b.feats), dim=1)
+    feats: Tensor = torch.cat((a.feats, b.feats), dim=-1)
     return a.with_feats(feats)

@@ -67,12 +67,12 @@ class Voxels:
 
 @dataclass(frozen=True)
 class SparseTensor:
-    """Features (V, C) on a level of voxels, row by row."""
+    """Features (V, C) on a level of voxels, row by row; with several copies of them G in between, (V, G, C)."""
 
-    feats: Float[Tensor, "V C"]
+    feats: Float[Tensor, "V *G C"]
     voxels: Voxels
 
-    def with_feats(self, feats: Float[Tensor, "V D"]) -> "SparseTensor":
+    def with_feats(self, feats: Float[Tensor, "V *G D"]) -> "SparseTensor":
         """The same voxels with other features."""
         return SparseTensor(feats, self.voxels)
 

@@ -1,0 +1,136 @@
+"""Networks in the form in which they only predict: norms are part of the convolutions before them.
+
+A batch norm by its running statistics is a factor and a bias a channel: the factor goes into the kernel. Bias, ReLU and
+the sum of a residual block are then done to rows that are still in the cache. Where a reduced type is asked for, the
+weights are rounded to it once; the stem, which sees coordinates, and the head, which gives metres, stay in float32.
+"""
+
+import copy
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from densescan.nets.blocks import DownBlock, ResidualBlock, UpBlock
+from densescan.nets.minkunet import EncoderHalf
+from densescan.sparse.functional import finished_conv, pointwise_conv
+from densescan.sparse.modules import BatchNorm, LayerNorm, PointwiseConv, SparseConv
+from densescan.sparse.tensor import SparseTensor, Voxels
+
+Net = TypeVar("Net", bound=EncoderHalf)
+
+
+def _fold(conv: SparseConv | PointwiseConv, norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter | None]:
+    """Kernel and bias that do what convolution and batch norm do; of another norm, the kernel alone."""
+    if not isinstance(norm, BatchNorm):
+        return conv.kernel, None
+    bn = norm.bn
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    factor = bn.weight / (bn.running_var + bn.eps).sqrt()
+    return nn.Parameter(conv.kernel * factor, False), nn.Parameter(bn.bias - bn.running_mean * factor, False)
+
+
+class FusedConv(nn.Module):
+    """A convolution, the norm after it, a shortcut to add and a ReLU, in one pass over the output."""
+
+    def __init__(self, conv: SparseConv, norm: nn.Module, relu: bool) -> None:
+        super().__init__()
+        self.route, self.relu = conv.route, relu
+        self.kernel, self.bias = _fold(conv, norm)
+        self.ln = norm.ln if isinstance(norm, LayerNorm) else None
+
+    def forward(
+        self, x: SparseTensor, finer: Voxels | None = None, shortcut: Tensor | None = None
+    ) -> SparseTensor:
+        """finer: as for `SparseConv`. shortcut: features to add before the ReLU."""
+
+        def finish(rows: Tensor, where: slice) -> Tensor:
+            rows = _normed(rows, self.bias, self.ln)
+            if shortcut is not None:
+                rows += shortcut[where]
+            return rows.relu_() if self.relu else rows
+
+        kernel_map, voxels = self.route(x.voxels, finer)
+        return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, finish), voxels)
+
+
+class FusedPointwise(nn.Module):
+    """A 1x1x1 convolution and the norm after it."""
+
+    def __init__(self, conv: PointwiseConv, norm: nn.Module) -> None:
+        super().__init__()
+        self.kernel, self.bias = _fold(conv, norm)
+        self.ln = norm.ln if isinstance(norm, LayerNorm) else None
+
+    def forward(self, x: SparseTensor) -> Tensor:
+        """The features alone."""
+        return _normed(pointwise_conv(x.feats, self.kernel), self.bias, self.ln)
+
+
+def _normed(rows: Tensor, bias: Tensor | None, ln: nn.LayerNorm | None) -> Tensor:
+    if bias is not None:
+        rows += bias
+    return rows if ln is None else F.layer_norm(rows, ln.normalized_shape, ln.weight, ln.bias, ln.eps)
+
+
+class FusedResidual(nn.Module):
+    """`ResidualBlock` in two passes, or three where it changes the width."""
+
+    def __init__(self, block: ResidualBlock) -> None:
+        super().__init__()
+        first, norm, _, second, last_norm = _parts(block.net)
+        self.first = FusedConv(first, norm, relu=True)
+        self.second = FusedConv(second, last_norm, relu=True)
+        self.shortcut = FusedPointwise(*_parts(block.downsample)) if len(block.downsample) else None
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        shortcut = x.feats if self.shortcut is None else self.shortcut(x)
+        out: SparseTensor = self.second(self.first(x), shortcut=shortcut)
+        return out
+
+
+class Cast(nn.Module):
+    """The same features in another type; of a sparse tensor or plain."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: SparseTensor | Tensor) -> SparseTensor | Tensor:
+        return x.to(self.dtype) if isinstance(x, Tensor) else x.with_feats(x.feats.to(self.dtype))
+
+
+def _parts(layers: nn.Sequential) -> list[Any]:
+    return list(layers)
+
+
+def _fused(module: nn.Module) -> nn.Module:
+    """The module with its blocks replaced, children included; it must not be used otherwise any more."""
+    if isinstance(module, ResidualBlock):
+        return FusedResidual(module)
+    if isinstance(module, DownBlock | UpBlock):
+        conv, norm, _ = _parts(module.net)
+        return FusedConv(conv, norm, relu=True)
+    for name, child in module.named_children():
+        setattr(module, name, _fused(child))
+    return module
+
+
+@torch.no_grad()
+def fuse(net: Net, dtype: torch.dtype = torch.float32) -> Net:
+    """A copy of a network for inference alone: the same predictions up to rounding, in less time.
+
+    dtype: what its matrices are multiplied in, float32 or a reduced type.
+    """
+    net = copy.deepcopy(net).requires_grad_(False).eval()
+    first, norm, _, second, last_norm, _ = _parts(net.stem)
+    stem = FusedConv(first, norm, relu=True), FusedConv(second, last_norm, relu=True)
+    last: nn.Module | None = getattr(net, "last", None)
+    net.stem, net.last = nn.Sequential(), nn.Sequential()  # these two keep their type
+    _fused(net).to(dtype)
+    net.stem = nn.Sequential(*stem, Cast(dtype))
+    if last is not None:
+        net.last = nn.Sequential(Cast(torch.float32), last)
+    return net

@@ -1,0 +1,61 @@
+"""Fused networks against the networks they are made of."""
+
+import copy
+
+import pytest
+import torch
+
+from densescan.nets.denoiser import Denoiser
+from densescan.nets.encoder import ConditionEncoder
+from densescan.nets.fused import fuse
+from densescan.nets.refiner import Refiner
+
+every_norm = pytest.mark.parametrize("norm", ["batch", "layer"])
+T = torch.tensor([700])
+
+
+@pytest.fixture
+def nets(small):
+    """(norm) -> encoder, denoiser and refiner in float32."""
+    kinds = (ConditionEncoder, Denoiser, Refiner)
+    return lambda norm: [copy.deepcopy(small(kind, norm=norm)).float() for kind in kinds]
+
+
+def predictions(encoder, denoiser, refiner, points):
+    """Guided noise and offsets for the same points."""
+    cond, uncond = encoder(points[:, ::5]), encoder.unconditional()
+    return denoiser.guided(points, T, cond, uncond, 3.5), refiner.offsets(points)
+
+
+@every_norm
+@torch.no_grad()
+def test_a_fused_network_predicts_the_same(norm, nets, cloud):
+    plain, points = nets(norm), cloud(1, 900).float()
+    expected = predictions(*plain, points)
+    for ours, wanted in zip(predictions(*map(fuse, plain), points), expected, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-3 * wanted.std().item())
+
+
+@every_norm
+@torch.no_grad()
+def test_a_reduced_type_is_close_and_gives_float32(norm, nets, cloud):
+    plain, points = nets(norm), cloud(1, 900).float()
+    expected = predictions(*plain, points)
+    reduced = predictions(*(fuse(net, torch.bfloat16) for net in plain), points)
+    for ours, wanted in zip(reduced, expected, strict=True):
+        assert ours.dtype == torch.float32
+        assert 0 < (ours - wanted).square().mean().sqrt() < 0.5 * wanted.std()
+
+
+@torch.no_grad()
+def test_the_original_stays_as_it_was(nets):
+    for net in nets("batch"):
+        before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        fuse(net, torch.bfloat16)
+        assert before.keys() == net.state_dict().keys()
+        assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_no_norm_is_left_of_batch_norm(nets):
+    for net in nets("batch"):
+        assert not [m for m in fuse(net).modules() if isinstance(m, torch.nn.BatchNorm1d)]

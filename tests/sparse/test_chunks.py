@@ -1,0 +1,72 @@
+"""Chunks against the pairs they are cut from."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from densescan.sparse import chunks
+from densescan.sparse.chunks import FINEST_STEP, ROWS_AT_ONCE, cut
+
+N_IN, N_OUT = 500, 400
+
+
+def random_pairs(seed=0):
+    """Ascending row lists of nine offsets, one of them empty, one complete."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = (0, N_OUT, 1, 30, 200, 7, 399, 64, 120)
+    rows = [torch.randperm(N_OUT, generator=generator)[:n].sort().values for n in counts]
+    return [torch.randint(N_IN, (len(r),), generator=generator) for r in rows], rows
+
+
+def pairs_of(pieces):
+    """{(offset, in row, out row)} that the bags of the chunks add up, each as often as it is added."""
+    found = []
+    for chunk in pieces:
+        offset = torch.empty(len(chunk.in_rows), dtype=torch.long)
+        for k, first, last in chunk.blocks:
+            offset[first:last] = k
+        ends = [*chunk.bag_starts.tolist(), len(chunk.bags)]
+        for row, (a, b) in enumerate(pairwise(ends)):
+            held = chunk.bags[a:b]
+            found += [
+                (k, i, chunk.first + row)
+                for k, i in zip(offset[held].tolist(), chunk.in_rows[held].tolist(), strict=True)
+            ]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("at_once", [50, 300, 100_000])
+def test_every_pair_is_added_once(at_once, monkeypatch):
+    monkeypatch.setattr(chunks, "PAIRS_AT_ONCE", at_once)
+    ins, outs = random_pairs()
+    pieces = cut(ins, outs, N_OUT)
+    every = [
+        (k, i, o)
+        for k, (a, b) in enumerate(zip(ins, outs, strict=True))
+        for i, o in zip(a.tolist(), b.tolist(), strict=True)
+    ]
+    assert pairs_of(pieces) == sorted(every)
+    assert len(pieces) == -(-len(every) // at_once)
+    assert [p.first for p in pieces] == [0, *(p.last for p in pieces[:-1])]
+    assert pieces[-1].last == N_OUT
+
+
+def test_products_have_few_sizes_and_do_not_overlap():
+    sizes = set()
+    for count in range(1, 6_000, 7):
+        rows = torch.arange(count)
+        (piece,) = cut([rows, rows[:3]], [rows, rows[:3]], count)
+        edges = [edge for _, first, last in piece.blocks for edge in (first, last)]
+        assert edges[0] == 0
+        assert edges[-1] == len(piece.in_rows)
+        assert edges[1:-1:2] == edges[2::2]
+        assert len(piece.in_rows) - count <= max(count // 8, FINEST_STEP) + FINEST_STEP
+        sizes |= {last - first for _, first, last in piece.blocks}
+    assert max(sizes) <= ROWS_AT_ONCE
+    assert len(sizes) < 40
+
+
+def test_no_pairs_make_no_chunks():
+    none = torch.zeros(0, dtype=torch.long)
+    assert cut([none] * 3, [none] * 3, 0) == ()
