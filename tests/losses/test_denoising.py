@@ -19,6 +19,16 @@ def test_equals_its_formula(prior_weight: float) -> None:
     assert loss.total.item() == pytest.approx(mse + prior_weight * prior, rel=1e-12)
 
 
+def test_errors_in_metres_count_by_the_scale_of_their_sample() -> None:
+    rng = np.random.default_rng(0)
+    eps_hat, eps, sigma = rng.normal(size=(2, 50, 3)), rng.normal(size=(2, 50, 3)), np.array([0.1, 0.9])
+    clouds = (torch.from_numpy(cloud) for cloud in (eps_hat, eps))
+    loss = denoising_loss(*clouds, prior_weight=0.7, scale=torch.from_numpy(sigma))
+    assert loss.mse.item() == pytest.approx(np.mean((sigma[:, None, None] * (eps_hat - eps)) ** 2), rel=1e-12)
+    prior = np.mean(eps_hat) ** 2 + (np.std(eps_hat, ddof=1) - 1) ** 2
+    assert loss.prior.item() == pytest.approx(prior, rel=1e-12), "the prior is on the noise"
+
+
 def test_released_weight_is_the_default() -> None:
     eps_hat, eps = torch.full((1, 4, 3), 2.0), torch.zeros(1, 4, 3)
     assert denoising_loss(eps_hat, eps).total.item() == pytest.approx(4 + 5 * (4 + 1))

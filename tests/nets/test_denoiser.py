@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from densescan.diffusion.schedule import Schedule
 from densescan.losses.denoising import denoising_loss
 from densescan.nets.denoiser import PLACES, Denoiser, timestep_embedding
 from densescan.nets.encoder import Condition, ConditionEncoder, drop_condition
@@ -316,3 +317,19 @@ def test_gradients_of_the_denoiser_are_finite_differences(nets, cloud):
         return denoiser(points, torch.tensor([300]), Condition(feats, cond.voxels, cond.scan))
 
     assert torch.autograd.gradcheck(run, (x_t, feats), fast_mode=True)
+
+
+@torch.no_grad()
+def test_a_displacement_is_the_way_back_to_x_0(nets, cloud):
+    """The same weights that give a number as noise give it as metres from the noisy point to x_0: x_0 is x_t plus what
+    the last layer says, at every t."""
+    schedule, t = Schedule(), torch.tensor([999, 3])
+    encoder, noise = nets(norm="layer", voxel_size=0.2)
+    _, displacement = nets(norm="layer", voxel_size=0.2, predicts="displacement")
+    displacement.load_state_dict(noise.state_dict())
+    x_t, cond = cloud(2, 200, seed=3), encoder(cloud(2, 60))
+    said, eps_hat = noise(x_t, t, cond), displacement(x_t, t, cond)
+    sigma = schedule.sigma_t[t][:, None, None]
+    torch.testing.assert_close(x_t - sigma * eps_hat, x_t + said, rtol=0, atol=1e-5)
+    torch.testing.assert_close(displacement.error_scale(t), schedule.sigma_t[t])
+    assert torch.equal(noise.error_scale(t), torch.ones(2))

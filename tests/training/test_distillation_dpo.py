@@ -13,6 +13,7 @@ from densescan.losses.distillation import Scored
 from densescan.metrics.base import Metric
 from densescan.training.batch import Batch
 from densescan.training.batch_norm import set_training
+from densescan.training.crop_distance import mean_chamfer
 from densescan.training.distillation_dpo import (
     DistillationDpoConfig,
     DistillationDpoStage,
@@ -113,6 +114,27 @@ def test_the_objective_is_the_one_of_that_name(own: str, make_batch: MakeBatch, 
     assert loss.total.item() == pytest.approx(expected[name], rel=1e-3)
     assert loss.figures["gap_w"] == pytest.approx(0.2, rel=1e-3)
     assert loss.figures["gap_l"] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_the_chamfer_distance_counts_both_samples_of_every_crop(own: str, make_batch: MakeBatch) -> None:
+    """Also of crops that the objective leaves out; without a weight these teach nothing at all."""
+    for weight in (0.0, 3.0):
+        stage = make(own, chamfer_weight=weight)
+        pairs = stage.pairs(make_batch())
+        left_out = stage.student_loss(with_ranking(pairs, [True, True], [False, False]))
+        kept = stage.student_loss(pairs)
+        if weight == 0.0:
+            assert left_out.total is None
+            continue
+        samples = [pairs.generated.x_0(i) for i in (0, 1)]
+        each = [mean_chamfer(x_0, pairs.generated.batch)[0].item() for x_0 in samples]
+        assert left_out.total is not None
+        assert kept.total is not None
+        assert left_out.total.item() == pytest.approx(3 * sum(each) / 2, rel=1e-4)
+        assert kept.total.item() == pytest.approx(left_out.total.item(), rel=1e-4), (
+            "assistants are the teacher"
+        )
+        assert left_out.figures.keys() == kept.figures.keys()
 
 
 def test_the_student_s_loss_falls(own: str, make_batch: MakeBatch) -> None:

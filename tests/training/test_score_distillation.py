@@ -13,6 +13,7 @@ from densescan.errors import InputError
 from densescan.training.batch import Batch
 from densescan.training.batch_norm import evaluating, set_training
 from densescan.training.config import LoopConfig
+from densescan.training.crop_distance import chamfer_in_crop
 from densescan.training.engine import Engine
 from densescan.training.processes import Processes
 from densescan.training.score_distillation import ScoreDistillationConfig, ScoreDistillationStage
@@ -114,6 +115,51 @@ def test_the_gradient_is_that_of_the_difference(own: str, make_batch: MakeBatch)
     loss = stage.student_loss(generated)
     assert loss.total is not None
     assert loss.total.item() == pytest.approx((-0.05 * generated.x_0(0)).mean().item(), rel=1e-4)
+
+
+def test_the_chamfer_distance_is_added_by_its_weight(own: str, make_batch: MakeBatch) -> None:
+    """The assistant is the teacher and teaches nothing: what is left is the distance of the samples that are logged."""
+    loss = {}
+    for weight in (0.0, 2.0):
+        stage = make(own, student_steps=(1,), chamfer_weight=weight)
+        generated = stage.generate(make_batch())
+        loss[weight] = stage.student_loss(generated)
+    assert loss[2.0].total is not None
+    samples = zip(generated.x_0(0), generated.batch.singly(), strict=True)
+    expected = sum(chamfer_in_crop(x_0, one).total.item() for x_0, one in samples) / 2
+    assert loss[2.0].figures["chamfer"] == pytest.approx(expected, rel=1e-5)
+    assert loss[2.0].figures["chamfer/left_out"] == 0.0
+    assert loss[2.0].total.item() == pytest.approx(2 * expected, rel=1e-3)
+    assert loss[0.0].total is not None
+    assert loss[0.0].total.item() == pytest.approx(0.0, abs=1e-5)
+    assert "chamfer" not in loss[0.0].figures
+
+
+def test_the_chamfer_distance_falls(own: str, make_batch: MakeBatch) -> None:
+    stage = make(own, student_steps=(1,), chamfer_weight=1.0)
+    engine = Watched(stage, lr=1e-3)
+    found = [
+        engine.update("student", [stage.student_loss(stage.generate(make_batch()))])["chamfer"]
+        for _ in range(5)
+    ]
+    assert found[-1] < found[0] - 0.01
+
+
+def test_a_sample_without_points_in_its_crop_is_counted(own: str, make_batch: MakeBatch) -> None:
+    stage, batch = make(own, chamfer_weight=1.0), make_batch()
+    x_0 = batch.crop.scan.clone().requires_grad_()
+    far = torch.cat((x_0[:1], x_0[1:] + 1000.0))
+    term, figures = stage.chamfer_term(batch, far)
+    assert figures["chamfer/left_out"] == 0.5
+    one = chamfer_in_crop(x_0[0], batch.singly()[0]).total
+    torch.testing.assert_close(term, one / 2)
+    term.backward()
+    assert x_0.grad is not None
+    assert x_0.grad[1].abs().sum() == 0
+    assert x_0.grad[0].abs().sum() > 0
+    nothing, figures = stage.chamfer_term(batch, far + 1000.0)
+    assert nothing.item() == 0.0
+    assert figures["chamfer/left_out"] == 1.0
 
 
 def test_the_student_s_loss_falls(own: str, make_batch: MakeBatch) -> None:
