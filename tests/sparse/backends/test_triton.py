@@ -198,18 +198,29 @@ def test_input_rows_are_scaled_as_they_are_read(backend, case, draw, device, lay
 def test_copies_of_the_features_share_a_map(backend, case, draw, device, layer):
     """Both guidance branches in one launch, each with its own scale and residual."""
     kernel_map, feats, kernel = case(layer)
-    feats, weight = torch.cat((feats.detach(), draw(*feats.shape, seed=9))), draw(4, 5, seed=8)
-    rows = torch.randint(4, (len(feats),), generator=torch.Generator().manual_seed(7)).to(device)
-    added = draw(2 * kernel_map.n_out, 7, seed=6)
+    feats = torch.stack((feats.detach(), draw(*feats.shape, seed=9)), dim=1)
+    rows = torch.randint(4, feats.shape[:2], generator=torch.Generator().manual_seed(7)).to(device)
+    weight, added = draw(4, 5, seed=8), draw(kernel_map.n_out, 2, 7, seed=6)
 
-    def run(part, part_out):
-        epilogue = backend.Epilogue(residual=added[part_out], relu=True)
-        scale = backend.RowScale(weight, rows[part])
-        return backend.fused_conv(feats[part], kernel.detach(), kernel_map, epilogue, scale)
+    def run(copy):
+        epilogue = backend.Epilogue(residual=added[:, copy], relu=True)
+        scale = backend.RowScale(weight, rows[:, copy])
+        return backend.fused_conv(feats[:, copy], kernel.detach(), kernel_map, epilogue, scale)
 
-    n_in, n_out = kernel_map.n_in, kernel_map.n_out
-    halves = [run(slice(i * n_in, (i + 1) * n_in), slice(i * n_out, (i + 1) * n_out)) for i in range(2)]
-    assert torch.equal(run(slice(None), slice(None)), torch.cat(halves))
+    assert torch.equal(run(slice(None)), torch.stack((run(0), run(1)), dim=1))
+
+
+def test_gradients_of_copies_are_those_of_each(backend, case, draw):
+    kernel_map, feats, kernel = case("strided")
+    both = torch.stack((feats.detach(), draw(*feats.shape, seed=9)), dim=1).requires_grad_()
+    out, grad_feats, grad_kernel = results(backend.sparse_conv, both, kernel, kernel_map)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).to(out)
+    single = []
+    for copy in range(2):
+        alone = backend.sparse_conv(both[:, copy], kernel, kernel_map)
+        single.append(torch.autograd.grad((alone * weights[:, copy]).sum(), (both, kernel)))
+    torch.testing.assert_close(grad_feats, single[0][0] + single[1][0])
+    torch.testing.assert_close(grad_kernel, single[0][1] + single[1][1])
 
 
 # Errors

@@ -16,19 +16,17 @@ import triton.language as tl
 @triton.jit
 @no_type_check
 def convolve_kernel(
-    feats, kernel, out,  # (copies * n_in, c_in), (K, c_in, c_out), (copies * n_out, c_out)
+    feats, kernel, out,  # (n_in, copies, c_in), (K, c_in, c_out), (n_out, copies, c_out)
     table, order, offsets, counts,  # (K, n_out), (n_out,), (T, K), (T,), see `NeighbourTable`
-    scale, scale_rows,  # (P, c_in), (copies * n_in,): input row i is multiplied by scale[scale_rows[i]]
-    gain, shift, residual, eps,  # (c_out,), (c_out,), (copies * n_out, c_out)
-    n_in, n_out, c_in, c_out,
+    scale, scale_rows,  # (P, c_in), (n_in, copies): input row i is multiplied by scale[scale_rows[i]]
+    gain, shift, residual, eps,  # (c_out,), (c_out,), (n_out, copies, c_out)
+    n_out, copies, c_in, c_out,
     K: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
     SCALED: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """out[order[p]] = epilogue(sum_k (feats * scale)[table[k, p]] @ kernel[k]); grid (T, c_out blocks, copies)."""
-    tile, copy = tl.program_id(0), tl.program_id(2).to(tl.int64)
-    feats += copy * n_in * c_in
-    scale_rows += copy * n_in
+    tile, copy = tl.program_id(0), tl.program_id(2)
     position = tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     column = tl.program_id(1) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     inside, wanted = position < n_out, column < c_out
@@ -39,10 +37,11 @@ def convolve_kernel(
         k = tl.load(offsets + tile * K + step // blocks)
         channel = (step % blocks) * BLOCK_IN + tl.arange(0, BLOCK_IN)
         row = tl.load(table + k * n_out + position, mask=inside, other=-1)
+        source = row * copies + copy
         known = (row >= 0)[:, None] & (channel < c_in)[None, :]
-        a = tl.load(feats + row[:, None] * c_in + channel[None, :], mask=known, other=0.0)
+        a = tl.load(feats + source[:, None] * c_in + channel[None, :], mask=known, other=0.0)
         if SCALED:
-            place = tl.load(scale_rows + row, mask=row >= 0, other=0)
+            place = tl.load(scale_rows + source, mask=row >= 0, other=0)
             factor = tl.load(scale + place[:, None] * c_in + channel[None, :], mask=known, other=0.0)
             a = (a.to(tl.float32) * factor.to(tl.float32)).to(a.dtype)
         b = tl.load(
@@ -62,7 +61,7 @@ def convolve_kernel(
         total *= tl.load(gain + column, mask=wanted, other=0.0).to(tl.float32)[None, :]
         total += tl.load(shift + column, mask=wanted, other=0.0).to(tl.float32)[None, :]
     row = tl.load(order + position, mask=inside, other=0)
-    place = copy * n_out * c_out + row[:, None] * c_out + column[None, :]
+    place = (row * copies + copy)[:, None] * c_out + column[None, :]
     kept = inside[:, None] & wanted[None, :]
     if RESIDUAL:
         total += tl.load(residual + place, mask=kept, other=0.0).to(tl.float32)

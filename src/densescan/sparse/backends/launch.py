@@ -17,6 +17,9 @@ def _probe():
 INTERPRETED = not isinstance(_probe, triton.runtime.JITFunction)
 """Kernels run in Triton's interpreter, on CPU tensors: TRITON_INTERPRET=1 was set before Triton was imported."""
 
+COMPILE = {"enable_fp_fusion": True}
+"""Options of every launch: products and sums may be contracted, said expressly because Triton's default changes."""
+
 
 def on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
     """Launch on the device that holds a tensor, whichever is current."""

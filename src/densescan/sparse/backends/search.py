@@ -11,12 +11,12 @@ import triton.language as tl
 from jaxtyping import Int, Int32
 from torch import Tensor
 
-from densescan.sparse.backends.launch import on_device_of
+from densescan.sparse.backends.launch import COMPILE, on_device_of
 from densescan.sparse.keys import AXIS_BITS, BIAS
 from densescan.sparse.tensor import Voxels
 
 _SEARCH_BLOCK = 256  # voxels a program
-_NEAREST_BLOCKS = (64, 128)  # queries and targets that a program compares at a time
+_NEAREST_BLOCKS = (64, 32)  # queries and targets that a program compares at a time
 MAX_TARGETS = 1 << 24  # a row number takes the lower bits of a 64-bit number, a squared distance the 40 above
 
 
@@ -62,17 +62,20 @@ def _nearest_kernel(
     begin = tl.load(begins + query, mask=inside, other=far)
     end = tl.load(ends + query, mask=inside, other=0)
     axis_mask = (1 << BITS) - 1
-    x = (((key >> 2 * BITS) & axis_mask) - OFFSET) * query_stride
-    y = (((key >> BITS) & axis_mask) - OFFSET) * query_stride
-    z = ((key & axis_mask) - OFFSET) * query_stride
+    x = (((key >> 2 * BITS) & axis_mask).to(tl.int32) - OFFSET) * query_stride
+    y = (((key >> BITS) & axis_mask).to(tl.int32) - OFFSET) * query_stride
+    z = ((key & axis_mask).to(tl.int32) - OFFSET) * query_stride
     best = tl.full((BLOCK_Q,), far, tl.int64)
     for first in range(tl.min(begin, axis=0), tl.max(end, axis=0), BLOCK_T):
         target = first + tl.arange(0, BLOCK_T)
         known = (target[None, :] >= begin[:, None]) & (target[None, :] < end[:, None])
         other = tl.load(targets + target, mask=target < tl.max(end, axis=0), other=0)
-        dx = x[:, None] - ((((other >> 2 * BITS) & axis_mask) - OFFSET) * target_stride)[None, :]
-        dy = y[:, None] - ((((other >> BITS) & axis_mask) - OFFSET) * target_stride)[None, :]
-        dz = z[:, None] - (((other & axis_mask) - OFFSET) * target_stride)[None, :]
+        u = (((other >> 2 * BITS) & axis_mask).to(tl.int32) - OFFSET) * target_stride
+        v = (((other >> BITS) & axis_mask).to(tl.int32) - OFFSET) * target_stride
+        w = ((other & axis_mask).to(tl.int32) - OFFSET) * target_stride
+        dx = (x[:, None] - u[None, :]).to(tl.int64)
+        dy = (y[:, None] - v[None, :]).to(tl.int64)
+        dz = (z[:, None] - w[None, :]).to(tl.int64)
         ranked = ((dx * dx + dy * dy + dz * dz) << 24) + target[None, :]
         best = tl.minimum(best, tl.min(tl.where(known, ranked, far), axis=1))
     tl.store(rows + query, tl.where(best == far, -1, best & ((1 << 24) - 1)), mask=inside)
@@ -88,7 +91,9 @@ def neighbour_rows(keys: Int[Tensor, " V"]) -> Int32[Tensor, "27 V"]:
     if n:
         grid = (triton.cdiv(n, _SEARCH_BLOCK), 9)
         with on_device_of(keys):
-            _neighbour_kernel[grid](keys, rows, n, n.bit_length(), BITS=AXIS_BITS, BLOCK=_SEARCH_BLOCK)
+            _neighbour_kernel[grid](
+                keys, rows, n, n.bit_length(), BITS=AXIS_BITS, BLOCK=_SEARCH_BLOCK, **COMPILE
+            )
     return rows
 
 
@@ -111,6 +116,6 @@ def nearest_rows(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
         with on_device_of(rows):
             _nearest_kernel[(triton.cdiv(len(queries), block_q),)](
                 queries.keys, targets.keys, begins, ends, rows, len(queries), queries.stride, targets.stride,
-                BITS=AXIS_BITS, OFFSET=BIAS, BLOCK_Q=block_q, BLOCK_T=block_t,
+                BITS=AXIS_BITS, OFFSET=BIAS, BLOCK_Q=block_q, BLOCK_T=block_t, **COMPILE,
             )  # fmt: skip
     return rows

@@ -123,6 +123,15 @@ def _rarity(k: int) -> int:
     return sum(abs(digit - 1) for digit in (k % 3, k // 3 % 3, k // 9))
 
 
+def table_of(kernel_map: KernelMap) -> NeighbourTable:
+    """The neighbour table of a map; kept with the map, beside its own cached properties."""
+    kept = vars(kernel_map)
+    if "neighbours" not in kept:
+        kept["neighbours"] = NeighbourTable.of_map(kernel_map)
+    table: NeighbourTable = kept["neighbours"]
+    return table
+
+
 def padding(table: NeighbourTable, size: int) -> float:
     """Rows multiplied for each pair that exists, where tiles of `size` columns skip what none of them has."""
     multiplied = size * int(table.tiles(size).counts.sum())

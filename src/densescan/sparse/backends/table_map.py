@@ -25,7 +25,7 @@ class TableMap(KernelMap):
 
     @cached_property
     def neighbours(self) -> NeighbourTable:
-        """The sorted table; what `backends.triton.table_of` takes."""
+        """The sorted table; what `table.table_of` takes."""
         return NeighbourTable.of_rows(vars(self)["rows"][0](), self.n_in)
 
     @cached_property

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from densescan.sparse.backends.kernels import convolve_kernel, kernel_gradient_kernel
-from densescan.sparse.backends.launch import INTERPRETED, on_device_of, precision
-from densescan.sparse.backends.table import NeighbourTable
+from densescan.sparse.backends.launch import COMPILE, INTERPRETED, on_device_of, precision
+from densescan.sparse.backends.table import NeighbourTable, table_of
 from densescan.sparse.kernel_map import KernelMap
 
 MAX_ELEMENTS = 2**31 - 1  # the kernels count rows times channels in 32 bits
@@ -43,7 +43,7 @@ class RowScale:
     """Input row i of a convolution is multiplied by weight[rows[i]] as it is read."""
 
     weight: Float[Tensor, "P C_in"]
-    rows: Int[Tensor, " V_in"]
+    rows: Int[Tensor, "V_in *G"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Epilogue:
     shift: Float[Tensor, " C_out"] | None = None
     eps: float = 1e-5
     """Added to the variance of a layer norm."""
-    residual: Float[Tensor, "V_out C_out"] | None = None
+    residual: Float[Tensor, "V_out *G C_out"] | None = None
     relu: bool = False
 
     @classmethod
@@ -94,8 +94,8 @@ class _SparseConv(torch.autograd.Function):
 
 
 def sparse_conv(
-    feats: Float[Tensor, "V_in C_in"], kernel: Float[Tensor, "K C_in C_out"], kernel_map: KernelMap
-) -> Float[Tensor, "V_out C_out"]:
+    feats: Float[Tensor, "V_in *G C_in"], kernel: Float[Tensor, "K C_in C_out"], kernel_map: KernelMap
+) -> Float[Tensor, "V_out *G C_out"]:
     """As `sparse.functional.sparse_conv`, on features and kernel of one type: bfloat16, float16 or float32.
 
     Sums are kept in float32. float32 is multiplied as torch.get_float32_matmul_precision says: `highest` in float32,
@@ -105,27 +105,17 @@ def sparse_conv(
 
 
 def fused_conv(
-    feats: Float[Tensor, "V_in C_in"],
+    feats: Float[Tensor, "V_in *G C_in"],
     kernel: Float[Tensor, "K C_in C_out"],
     kernel_map: KernelMap,
     epilogue: Epilogue | None = None,
     scale: RowScale | None = None,
-) -> Float[Tensor, "V_out C_out"]:
+) -> Float[Tensor, "V_out *G C_out"]:
     """A convolution with what surrounds it, in one pass; not differentiable.
 
-    feats may hold several copies of the input level, one below the other, that share the map (the guided and the
-    unguided branch): then the rows of scale, residual and result are those of as many copies.
+    Several copies G of the features, such as the guided and the unguided branch, share the map.
     """
     return convolve(feats, kernel, table_of(kernel_map), epilogue, scale)
-
-
-def table_of(kernel_map: KernelMap) -> NeighbourTable:
-    """The neighbour table of a map; kept with the map, beside its own cached properties."""
-    kept = vars(kernel_map)
-    if "neighbours" not in kept:
-        kept["neighbours"] = NeighbourTable.of_map(kernel_map)
-    table: NeighbourTable = kept["neighbours"]
-    return table
 
 
 def convolve(
@@ -142,11 +132,12 @@ def convolve(
     """
     epilogue = epilogue or Epilogue()
     feats, kernel = feats.contiguous(), kernel.contiguous()
-    copies = _copies(feats, kernel, table)
+    _check(feats, kernel, table)
+    copies = feats.shape[1:-1].numel()
     c_in, c_out = kernel.shape[1:]
     blocks = blocks or forward_blocks(feats, c_out, copies * table.n_out, whole=epilogue.norm == "layer")
     tiles = table.tiles(blocks.rows)
-    out = feats.new_empty(copies * table.n_out, c_out)
+    out = feats.new_empty(table.n_out, *feats.shape[1:-1], c_out)
     grid = (len(tiles.counts), triton.cdiv(c_out, blocks.c_out), copies)
     if not out.numel():
         return out
@@ -157,12 +148,12 @@ def convolve(
             _pointer(scale.weight if scale else None, feats), _pointer(scale.rows if scale else None, table.order),
             _pointer(epilogue.gain, feats), _pointer(epilogue.shift, feats),
             _pointer(epilogue.residual, feats), epilogue.eps,
-            table.n_in, table.n_out, c_in, c_out,
+            table.n_out, copies, c_in, c_out,
             K=len(kernel), BLOCK_ROWS=blocks.rows, BLOCK_OUT=blocks.c_out, BLOCK_IN=blocks.c_in,
             SCALED=scale is not None, NORM=_NORMS[epilogue.norm],
             RESIDUAL=epilogue.residual is not None, RELU=epilogue.relu,
             PRECISION=precision(), WIDEN=INTERPRETED,
-            num_warps=blocks.warps, num_stages=blocks.stages,
+            num_warps=blocks.warps, num_stages=blocks.stages, **COMPILE,
         )  # fmt: skip
     return out
 
@@ -171,6 +162,9 @@ def kernel_gradient(
     feats: Tensor, grad_out: Tensor, table: NeighbourTable, blocks: Blocks | None = None
 ) -> Float[Tensor, "K C_in C_out"]:
     """grad_kernel[k] = sum over pairs (i, o) of feats[i]^T grad_out[o], summed in float32."""
+    if feats.ndim > 2:
+        copies = zip(feats.unbind(1), grad_out.unbind(1), strict=True)
+        return torch.stack([kernel_gradient(*copy, table, blocks) for copy in copies]).sum(0)
     feats, grad_out = feats.contiguous(), grad_out.contiguous()
     n_offsets, c_in, c_out = len(table.rows), feats.shape[1], grad_out.shape[1]
     blocks = blocks or gradient_blocks(feats, c_out)
@@ -186,7 +180,7 @@ def kernel_gradient(
             K=n_offsets, SPLITS=splits,
             BLOCK_IN=blocks.c_in, BLOCK_OUT=blocks.c_out, BLOCK_PAIRS=blocks.rows,
             PRECISION=precision(), WIDEN=INTERPRETED,
-            num_warps=blocks.warps, num_stages=blocks.stages,
+            num_warps=blocks.warps, num_stages=blocks.stages, **COMPILE,
         )  # fmt: skip
     return partial.sum(0).to(feats.dtype)
 
@@ -196,11 +190,11 @@ def forward_blocks(feats: Tensor, c_out: int, n_out: int, whole: bool = False) -
 
     Chosen on paper for Hopper (registers for the sums, enough programs for 132 multiprocessors); not yet measured.
     """
-    c_in, wide = feats.shape[1], feats.element_size() == 4
+    c_in, wide = feats.shape[-1], feats.element_size() == 4
     columns = _power_of_two(c_out) if whole else min(128, _power_of_two(c_out))
     inner = min(32 if wide else 64, _power_of_two(c_in))
     programs = triton.cdiv(n_out, 128) * triton.cdiv(c_out, columns)
-    rows = 128 if columns <= 256 and programs >= 264 else 64
+    rows = 128 if columns <= 128 and programs >= 264 else 64
     return Blocks(rows, columns, inner, warps=8 if rows * columns >= 128 * 128 else 4)
 
 
@@ -222,22 +216,19 @@ def _power_of_two(channels: int) -> int:
     return max(16, size)
 
 
-def _copies(feats: Tensor, kernel: Tensor, table: NeighbourTable) -> int:
+def _check(feats: Tensor, kernel: Tensor, table: NeighbourTable) -> None:
     if feats.dtype != kernel.dtype:
         raise ValueError(
             f"features are {feats.dtype} and the kernel is {kernel.dtype}: they must be of one type"
         )
-    copies, rest = divmod(len(feats), table.n_in) if table.n_in else (1, len(feats))
-    if rest or len(kernel) != len(table.rows):
+    if (len(feats), len(kernel)) != (table.n_in, len(table.rows)):
         raise ValueError(
             f"{len(feats)} rows and {len(kernel)} offsets do not fit a map of {table.n_in} rows and "
             f"{len(table.rows)} offsets"
         )
-    if max(table.n_in, table.n_out) * max(kernel.shape[1:]) > MAX_ELEMENTS:
-        raise ValueError(
-            f"{max(table.n_in, table.n_out)} rows of {max(kernel.shape[1:])} channels: take a smaller batch"
-        )
-    return copies
+    copies, widest = feats.shape[1:-1].numel(), max(kernel.shape[1:])
+    if max(table.n_in, table.n_out) * copies * widest > MAX_ELEMENTS:
+        raise ValueError(f"{len(feats)} rows of {copies} x {widest} channels: take a smaller batch")
 
 
 def _pointer(tensor: Tensor | None, absent: Tensor) -> Tensor:
