@@ -12,20 +12,23 @@ from typing import Any
 from torch import nn
 
 from densescan.geometry.sampling import farthest_point_sampling
+from densescan.nets.fused import FusedConv, FusedPointwise
 from densescan.nets.matching import nearest_voxel
-from densescan.sparse.functional import gather, points_to_voxels, sparse_conv
+from densescan.sparse.functional import finished_conv, gather, points_to_voxels, sparse_conv
 from densescan.sparse.modules import BatchNorm, LayerNorm, PointwiseConv, ReLU
 from densescan.sparse.tensor import Voxels, voxelise
 
-CONVOLUTION = [sparse_conv, PointwiseConv.forward]
-GATHER, SCATTER = "index_select", "index_add_"
-"""The tensor operations that fetch the rows of a convolution and add its products."""
+CONVOLUTION = [sparse_conv, finished_conv, PointwiseConv.forward, FusedPointwise.forward]
+FINISH = [FusedConv.finish]
+"""What a fused convolution does to its rows: norm, shortcut and ReLU."""
+GATHER, SCATTER = "index_select", "embedding_bag"
+"""The operations that fetch the rows of a convolution and add its products."""
 
 OTHER_WORK: dict[str, list[Any]] = {
     "voxels and kernel maps": [voxelise, Voxels.submanifold.func, Voxels.coarser.fget, Voxels.strided.fget],
     "matching to the condition": [nearest_voxel],
     "linear layers": [nn.Linear.forward],
-    "norm and ReLU": [BatchNorm.forward, LayerNorm.forward, ReLU.forward],
+    "norm and ReLU": [BatchNorm.forward, LayerNorm.forward, ReLU.forward, *FINISH],
     "points to voxels and back": [points_to_voxels, gather],
     "farthest point sampling": [farthest_point_sampling],
 }
@@ -40,8 +43,8 @@ def time_shares(work: Callable[[], object]) -> dict[str, float]:
     profiler.runcall(work)
     stats: Stats = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
     total = sum(own for _, _, own, _, _ in stats.values())
-    convolution = _inside(stats, CONVOLUTION)
-    gathered, scattered = _tensor_method(stats, GATHER), _tensor_method(stats, SCATTER)
+    convolution = _inside(stats, CONVOLUTION) - _inside(stats, FINISH)
+    gathered, scattered = _operation(stats, GATHER), _operation(stats, SCATTER)
     shares = {
         "convolution: gather": gathered,
         "convolution: multiply": convolution - gathered - scattered,
@@ -58,6 +61,6 @@ def _inside(stats: Stats, functions: list[Any]) -> float:
     return sum((stats[key][3] for key in keys if key in stats), 0.0)
 
 
-def _tensor_method(stats: Stats, name: str) -> float:
-    """Seconds spent in a method of tensors."""
-    return sum((entry[3] for key, entry in stats.items() if key[2].startswith(f"<method '{name}' of ")), 0.0)
+def _operation(stats: Stats, name: str) -> float:
+    """Seconds spent in an operation of PyTorch."""
+    return sum((entry[3] for key, entry in stats.items() if key[2] == f"<built-in method torch.{name}>"), 0.0)

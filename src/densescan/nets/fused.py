@@ -6,6 +6,7 @@ weights are rounded to it once; the stem, which sees coordinates, and the head, 
 """
 
 import copy
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -45,15 +46,16 @@ class FusedConv(nn.Module):
         self, x: SparseTensor, finer: Voxels | None = None, shortcut: Tensor | None = None
     ) -> SparseTensor:
         """finer: as for `SparseConv`. shortcut: features to add before the ReLU."""
-
-        def finish(rows: Tensor, where: slice) -> Tensor:
-            rows = _normed(rows, self.bias, self.ln)
-            if shortcut is not None:
-                rows += shortcut[where]
-            return rows.relu_() if self.relu else rows
-
         kernel_map, voxels = self.route(x.voxels, finer)
+        finish = partial(self.finish, shortcut)
         return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, finish), voxels)
+
+    def finish(self, shortcut: Tensor | None, rows: Tensor, where: slice) -> Tensor:
+        """What follows the convolution, done to some of its output rows."""
+        rows = _normed(rows, self.bias, self.ln)
+        if shortcut is not None:
+            rows += shortcut[where]
+        return rows.relu_() if self.relu else rows
 
 
 class FusedPointwise(nn.Module):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
-PAIRS_AT_ONCE = 32_768  # of a chunk, about: 16 MiB of bfloat16 products at 256 channels
+PAIRS_AT_ONCE = 16_384  # of a chunk, about: 8 MiB of bfloat16 products at 256 channels
 ROWS_AT_ONCE = 2_048  # of one matrix product, at most
 FINEST_STEP = 32  # rows of a matrix product are a multiple of this
 

@@ -48,7 +48,8 @@ def _convolve(feats: Tensor, kernel: Tensor, kernel_map: KernelMap, finish: Fini
     """out[o] = sum_k feats[i] @ kernel[k] over the pairs (i, o) of each offset; sums are kept in float32 or wider."""
     copies, (c_in, c_out) = feats.shape[1:-1], kernel.shape[1:]
     n_copies, flat = copies.numel(), feats.flatten(1)
-    out = feats.new_zeros(kernel_map.n_out, *copies, c_out)
+    new = feats.new_empty if kernel_map.chunks else feats.new_zeros
+    out = new(kernel_map.n_out, *copies, c_out)
     most = max((len(chunk.in_rows) for chunk in kernel_map.chunks), default=0)
     fetched, products = feats.new_empty(most, flat.shape[1]), feats.new_empty(most, n_copies * c_out)
     rows, row_products = fetched.view(-1, c_in), products.view(-1, c_out)
