@@ -11,7 +11,8 @@ import json
 import platform
 import subprocess
 import tempfile
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,22 @@ import numpy as np
 import torch
 import tyro
 from jaxtyping import Float, Int
+from load import Load
 from runs import (
     Options,
     Run,
     compare_predictions,
     in_own_process,
+    load_of_ours,
     prepare,
     run_ours,
     run_plain,
+    scene_of_ours,
     shares_of_ours,
 )
 
 from densescan.errors import InputError
+from densescan.metrics.chamfer import chamfer_distance
 
 RESULTS = Path(__file__).parent / "results"
 STAGES = ("crop", "reduce", "encode", "denoise", "clean", "refine")
@@ -100,20 +105,50 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _row(name: str, ours: float, plain: float | None, form: str) -> str:
-    cells = [format(ours, form), "", ""]
-    if plain is not None:
-        cells[1:] = [format(plain, form), f"{plain / ours:.1f}" if ours else ""]
+def _row(name: str, ours: float, others: list[float | None], form: str) -> str:
+    """Our value, each other one, and how many times ours it is."""
+    cells = [format(ours, form)]
+    for other in others:
+        cells += ["", ""] if other is None else [format(other, form), f"{other / ours:.1f}" if ours else ""]
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def time_table(ours: Run, plain: Run | None) -> list[str]:
+def time_table(ours: Run, plain: Run | None, reduced: Run | None = None) -> list[str]:
     """Stage by stage, as Markdown."""
     lines = ["| stage | ours [s] | plain [s] | plain / ours |", "|---|---:|---:|---:|"]
+    runs = [plain]
+    if reduced:
+        lines = [
+            "| stage | bfloat16 [s] | float32 [s] | / bfloat16 | plain [s] | / bfloat16 |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
+        ours, runs = reduced, [ours, plain]
     for stage in STAGES:
-        lines.append(_row(stage, ours.seconds[stage], plain and plain.seconds[stage], ".3f"))
-    lines.append(_row("**total**", ours.total, plain and plain.total, ".2f"))
-    lines.append(_row("peak memory [MiB]", ours.megabytes, plain and plain.megabytes, ".0f"))
+        lines.append(_row(stage, ours.seconds[stage], [r and r.seconds[stage] for r in runs], ".3f"))
+    lines.append(_row("**total**", ours.total, [r and r.total for r in runs], ".2f"))
+    lines.append(_row("peak memory [MiB]", ours.megabytes, [r and r.megabytes for r in runs], ".0f"))
+    return lines
+
+
+def load_table(loads: dict[str, Load]) -> list[str]:
+    """What the convolutions reach, as Markdown."""
+    lines = [
+        "| convolutions of ours | GFLOP | [s] | GFLOP/s | matrix peak | share |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, load in loads.items():
+        rate, peak, share = load.flop / load.seconds / 1e9, load.peak / 1e9, f"{100 * load.share:.0f} %"
+        lines.append(
+            f"| {name} | {load.flop / 1e9:,.0f} | {load.seconds:.2f} | {rate:.0f} | {peak:.0f} | {share} |"
+        )
+    return lines
+
+
+def scene_table(ours: np.ndarray, others: dict[str, np.ndarray]) -> list[str]:
+    """Chamfer distances of our float32 scene to others, as Markdown."""
+    lines = ["| scene of ours in float32, against | Chamfer distance [m] |", "|---|---:|"]
+    for name, other in others.items():
+        lines.append(f"| {name} | {chamfer_distance(ours, other).cd:.4f} |")
     return lines
 
 
@@ -138,43 +173,87 @@ def share_table(shares: dict[str, float]) -> list[str]:
     return lines + [f"| {name} | {s:.2f} | {100 * s / total:.0f} % |" for name, s in shares.items()]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """All that one call of the benchmark finds; what was not asked for is None or empty."""
+
+    scan: str
+    ours: Run
+    reduced: Run | None
+    plain: Run | None
+    apart: dict[str, float]
+    shares: dict[str, float]
+    loads: dict[str, Load]
+    another_seed: np.ndarray
+
+    @property
+    def scenes(self) -> dict[str, np.ndarray]:
+        """The scenes that ours in float32 is compared with."""
+        runs = {"the plain pipeline": self.plain, "ours in bfloat16": self.reduced}
+        others = {name: run.points for name, run in runs.items() if run}
+        return {"ours with another seed": self.another_seed} | others
+
+
+def measure(options: Options, folder: Path) -> Measured:
+    """Every run in a process of its own."""
+    scan = in_own_process(prepare, options, folder)
+    types = {"float32": {}} | ({"bfloat16": {"bfloat16": True}} if options.bfloat16 else {})
+    return Measured(
+        scan=scan,
+        ours=in_own_process(run_ours, options, folder),
+        reduced=in_own_process(run_ours, options, folder, bfloat16=True) if options.bfloat16 else None,
+        plain=None if options.skip_plain else in_own_process(run_plain, options, folder),
+        apart={} if options.skip_plain else in_own_process(compare_predictions, options, folder),
+        shares=in_own_process(shares_of_ours, options, folder) if options.shares else {},
+        loads={
+            name: in_own_process(load_of_ours, options, folder, **kind)
+            for name, kind in types.items()
+            if options.shares
+        },
+        another_seed=in_own_process(scene_of_ours, options, folder, seed=options.seed + 1),
+    )
+
+
+def report(
+    m: Measured, options: Options, about: dict[str, str], found: dict[str, dict[str, float]]
+) -> Iterator[str]:
+    """Lines to print."""
+    kind = f"{options.points:,} points, {options.steps} steps, guidance {options.guidance:g}, width {options.width:g}"
+    yield f"{m.scan}; {kind}\n{about['hardware']}; commit {about['commit']}\n"
+    yield from time_table(m.ours, m.plain, m.reduced)
+    runs = {"float32": m.ours, "bfloat16": m.reduced, "plain": m.plain}
+    speeds = [f"{name} {len(run.points) / run.total:,.0f}" for name, run in runs.items() if run]
+    yield f"\nPoints of the scene per second: {', '.join(speeds)}."
+    if m.plain:
+        yield from ("", *difference_table(found), "", m.plain.note)
+        yield (
+            "One prediction for the same points, ours - plain [standard deviations]: "
+            f"median {m.apart['median']:.1e}, largest {m.apart['largest']:.1e}."
+        )
+    yield from ("", *scene_table(m.ours.points, m.scenes))
+    if m.shares:
+        yield from ("", *load_table(m.loads), "", *share_table(m.shares))
+
+
 def main(options: Options) -> None:
     """Measure, print and, if asked, record."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        scan = in_own_process(prepare, options, folder)
-        ours: Run = in_own_process(run_ours, options, folder)
-        plain: Run | None = None if options.skip_plain else in_own_process(run_plain, options, folder)
-        apart = {} if options.skip_plain else in_own_process(compare_predictions, options, folder)
-        shares = in_own_process(shares_of_ours, options, folder) if options.shares else {}
-    found = differences(ours, plain) if plain else {}
-    about = {"scan": scan, "hardware": hardware(options.threads), "commit": commit()}
-    print(
-        f"{scan}; {options.points:,} points, {options.steps} steps, guidance {options.guidance:g}, ", end=""
-    )
-    print(f"width {options.width:g}")
-    print(f"{about['hardware']}; commit {about['commit']}\n")
-    print("\n".join(time_table(ours, plain)))
-    speeds = [
-        f"{name} {len(run.points) / run.total:,.0f}"
-        for name, run in (("ours", ours), ("plain", plain))
-        if run
-    ]
-    print(f"\nPoints of the scene per second: {', '.join(speeds)}.")
-    if plain:
-        print("\n" + "\n".join(difference_table(found)) + f"\n\n{plain.note}")
-        print("One prediction for the same points, ours - plain [standard deviations]: ", end="")
-        print(f"median {apart['median']:.1e}, largest {apart['largest']:.1e}.")
-    if shares:
-        print("\n" + "\n".join(share_table(shares)))
+        m = measure(options, Path(name))
+    found = differences(m.ours, m.plain) if m.plain else {}
+    about = {"scan": m.scan, "hardware": hardware(options.threads), "commit": commit()}
+    print("\n".join(report(m, options, about, found)))
     if options.record:
-        runs = {key: run and _summary(run) for key, run in (("ours", ours), ("plain", plain))}
+        runs = {"ours": m.ours, "ours in bfloat16": m.reduced, "plain": m.plain}
         row = about | {
             "options": asdict(options),
-            **runs,
+            **{key: run and _summary(run) for key, run in runs.items()},
             "differences [m]": found,
-            "differences of one prediction": apart,
-            "shares of ours [s]": shares,
+            "differences of one prediction": m.apart,
+            "Chamfer distance to ours in float32 [m]": {
+                name: chamfer_distance(m.ours.points, scene).cd for name, scene in m.scenes.items()
+            },
+            "convolutions": {name: asdict(load) | {"share": load.share} for name, load in m.loads.items()},
+            "shares of ours [s]": m.shares,
         }
         path = RESULTS / f"completion-{options.points}.json"
         path.parent.mkdir(exist_ok=True)

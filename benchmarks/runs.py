@@ -7,19 +7,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from load import Load, measure_load
 from plain import PlainPipeline
 from random_networks import REPEAT, random_networks, steered, true_noise
 from safetensors.torch import load_file, save_file
 from shares import time_shares
 from torch import Tensor
 
-from densescan.completer import Completer, CompletionConfig
+from densescan.completer import Completer, Completion, CompletionConfig
 from densescan.data.io import read_scan
 from densescan.data.simulator import simulate_frame
 from densescan.diffusion import Schedule, gaussian, noise_scene
@@ -57,6 +59,8 @@ class Options:
     plain_steps: int | None = None
     """Take so many of the steps, evenly spread, by the plain network and the rest by ours; the seconds of the rest are
     interpolated between those measured, and the table says so."""
+    bfloat16: bool = torch.cpu._is_avx512_bf16_supported()
+    """Measure ours in bfloat16, too; by default where the processor multiplies it."""
     shares: bool = True
     """One more run of ours to see where its time goes."""
     seed: int = 0
@@ -132,10 +136,10 @@ class PlainPredictor:
         return {name: float(np.interp(every, self.chosen, s).sum()) for name, s in self.measured.items()}
 
 
-def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+def in_own_process(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     """The result of a call in a fresh Python."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+        return pool.submit(function, *arguments, **keywords).result()
 
 
 def _limit(threads: int) -> None:
@@ -170,22 +174,38 @@ def prepare(options: Options, folder: Path) -> str:
     return f"{path.name if path else 'simulated frame 0'}, {len(scan):,} points"
 
 
-def run_ours(options: Options, folder: Path) -> Run:
-    """Complete with `Completer`."""
+def _ours(options: Options, folder: Path, **changes: Any) -> Callable[..., Completion]:
+    """A call that completes the scan with `Completer`; changes: of its configuration, or another seed."""
     _limit(options.threads)
     completer = Completer(steered(load_file(folder / "weights.safetensors")), options.completion)
     scan = np.load(folder / "scan.npz")["scan"]
-    runs = [completer(scan, seed=options.seed) for _ in range(options.repeats)]
+    return partial(completer, scan, **{"seed": options.seed, **changes})
+
+
+def run_ours(options: Options, folder: Path, **changes: Any) -> Run:
+    """Complete with `Completer`, after one step that fuses the networks and does not count."""
+    complete = _ours(options, folder, **changes)
+    complete(steps=1)
+    runs = [complete() for _ in range(options.repeats)]
     median = sorted(runs, key=lambda run: sum(run.seconds.values()))[len(runs) // 2]
     return Run(median.seconds, _megabytes(), median.points, median.coarse)
 
 
+def scene_of_ours(options: Options, folder: Path, **changes: Any) -> np.ndarray:
+    """The scene [m], (L, 3)."""
+    return _ours(options, folder, **changes)().points
+
+
 def shares_of_ours(options: Options, folder: Path) -> dict[str, float]:
     """Seconds of `Completer` by kind of work."""
-    _limit(options.threads)
-    completer = Completer(steered(load_file(folder / "weights.safetensors")), options.completion)
-    scan = np.load(folder / "scan.npz")["scan"]
-    return time_shares(lambda: completer(scan, seed=options.seed))
+    return time_shares(_ours(options, folder))
+
+
+def load_of_ours(options: Options, folder: Path, **changes: Any) -> Load:
+    """What the convolutions of `Completer` compute, in what time, and what the processor could do."""
+    complete = _ours(options, folder, **changes)
+    complete(steps=1)
+    return measure_load(complete, torch.bfloat16 if changes.get("bfloat16") else torch.float32)
 
 
 def run_plain(options: Options, folder: Path) -> Run:

@@ -68,17 +68,27 @@ def test_a_scan_with_too_few_points_is_refused(tmp_path, street, monkeypatch):
 
 
 def test_the_whole_benchmark_prints_and_records(tmp_path, street, monkeypatch, capsys):
-    monkeypatch.setattr(completion, "in_own_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(completion, "in_own_process", lambda function, *a, **k: function(*a, **k))
     monkeypatch.setattr(runs, "_limit", lambda threads: None)
     monkeypatch.setattr(completion, "RESULTS", tmp_path / "results")
     np.save(tmp_path / "street.npy", street)
     threads = torch.get_num_threads()
     scan = tmp_path / "street.npy"
     completion.main(
-        Options(scan=scan, points=2000, width=0.25, steps=3, plain_steps=2, threads=threads, record=True)
+        Options(
+            scan=scan,
+            points=2000,
+            width=0.25,
+            steps=3,
+            plain_steps=2,
+            threads=threads,
+            bfloat16=True,
+            record=True,
+        )
     )
     printed = capsys.readouterr().out
     assert "| **total** |" in printed
+    assert "| ours in bfloat16 |" in printed
     assert "EXTRAPOLATED" in printed
     row = json.loads((tmp_path / "results" / "completion-2000.json").read_text())
     assert f"{row['ours']['total']:.2f}" in printed
@@ -86,3 +96,7 @@ def test_the_whole_benchmark_prints_and_records(tmp_path, street, monkeypatch, c
     assert row["differences [m]"]["refined"]["median"] < 1e-4
     assert row["differences of one prediction"]["largest"] < 1e-4
     assert min(row["shares of ours [s]"].values()) > 0
+    far = row["Chamfer distance to ours in float32 [m]"]
+    assert far["the plain pipeline"] < 1e-3 < far["ours with another seed"]
+    assert far["ours in bfloat16"] < far["ours with another seed"]
+    assert all(0 < load["share"] < 1.1 for load in row["convolutions"].values())
