@@ -111,7 +111,7 @@ def network_parts(name: str, convs: Counter[Conv], voxels: Voxels, copies: int) 
 
 
 def search_part(voxels: Voxels, points: int, n_targets: int) -> Part:
-    """Voxels and maps of all levels, and the nearest condition voxel of every voxel."""
+    """Voxels and maps of all levels, and the nearest condition voxel of every voxel, as if none were ruled out."""
     counts, level = [], voxels
     for _ in range(5):
         counts.append(len(level))

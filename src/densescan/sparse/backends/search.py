@@ -49,36 +49,69 @@ def _neighbour_kernel(
 
 @triton.jit
 @no_type_check
+def _coordinate(key, axis: tl.constexpr, stride, BITS: tl.constexpr, OFFSET: tl.constexpr):
+    """x (axis 2), y (1) or z (0) of a key, in units of the finest level."""
+    return (((key >> axis * BITS) & ((1 << BITS) - 1)).to(tl.int32) - OFFSET) * stride
+
+
+@triton.jit
+@no_type_check
+def _nearer(
+    best, x, y, z, begin, end, targets, first, stride,
+    BITS: tl.constexpr, OFFSET: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The least of `best` and 2^24 times squared distance plus row, over BLOCK targets from row `first` on."""
+    target = first + tl.arange(0, BLOCK)
+    known = (target[None, :] >= begin[:, None]) & (target[None, :] < end[:, None])
+    key = tl.load(targets + target, mask=(target >= 0) & (target < tl.max(end, axis=0)), other=0)
+    dx = (x[:, None] - _coordinate(key, 2, stride, BITS, OFFSET)[None, :]).to(tl.int64)
+    dy = (y[:, None] - _coordinate(key, 1, stride, BITS, OFFSET)[None, :]).to(tl.int64)
+    dz = (z[:, None] - _coordinate(key, 0, stride, BITS, OFFSET)[None, :]).to(tl.int64)
+    ranked = ((dx * dx + dy * dy + dz * dz) << 24) + target[None, :]
+    return tl.minimum(best, tl.min(tl.where(known, ranked, 0x7FFFFFFFFFFFFFFF), axis=1))
+
+
+@triton.jit
+@no_type_check
 def _nearest_kernel(
-    queries, targets, begins, ends, rows, n_queries,  # begins, ends: the targets in the cloud of each query
+    queries, targets, rows, n_queries,
+    begins, starts, ends,  # the targets in the cloud of each query, and the first of them at its x or beyond
     query_stride, target_stride,
     BITS: tl.constexpr, OFFSET: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """rows[q] = the nearest target of query q, the first of equally near ones, or -1."""
+    """rows[q] = the nearest target of query q, the first of equally near ones, or -1.
+
+    Queries of a program lie in a slice along x, as do consecutive targets: it goes from that slice outwards, until the
+    distance along x alone exceeds all that it has found. Programs with queries of several clouds look at all targets.
+    """
     far = 0x7FFFFFFFFFFFFFFF
     query = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    inside = query < n_queries
-    key = tl.load(queries + query, mask=inside, other=0)
-    begin = tl.load(begins + query, mask=inside, other=far)
-    end = tl.load(ends + query, mask=inside, other=0)
-    axis_mask = (1 << BITS) - 1
-    x = (((key >> 2 * BITS) & axis_mask).to(tl.int32) - OFFSET) * query_stride
-    y = (((key >> BITS) & axis_mask).to(tl.int32) - OFFSET) * query_stride
-    z = ((key & axis_mask).to(tl.int32) - OFFSET) * query_stride
+    query = tl.minimum(query, n_queries - 1)  # the last one again, rather than none
+    key = tl.load(queries + query)
+    begin, end = tl.load(begins + query), tl.load(ends + query)
+    low, high, start = tl.min(begin, axis=0), tl.max(end, axis=0), tl.min(tl.load(starts + query), axis=0)
+    mixed = tl.max(begin, axis=0) > low
+    x = _coordinate(key, 2, query_stride, BITS, OFFSET)
+    y = _coordinate(key, 1, query_stride, BITS, OFFSET)
+    z = _coordinate(key, 0, query_stride, BITS, OFFSET)
     best = tl.full((BLOCK_Q,), far, tl.int64)
-    for first in range(tl.min(begin, axis=0), tl.max(end, axis=0), BLOCK_T):
-        target = first + tl.arange(0, BLOCK_T)
-        known = (target[None, :] >= begin[:, None]) & (target[None, :] < end[:, None])
-        other = tl.load(targets + target, mask=target < tl.max(end, axis=0), other=0)
-        u = (((other >> 2 * BITS) & axis_mask).to(tl.int32) - OFFSET) * target_stride
-        v = (((other >> BITS) & axis_mask).to(tl.int32) - OFFSET) * target_stride
-        w = ((other & axis_mask).to(tl.int32) - OFFSET) * target_stride
-        dx = (x[:, None] - u[None, :]).to(tl.int64)
-        dy = (y[:, None] - v[None, :]).to(tl.int64)
-        dz = (z[:, None] - w[None, :]).to(tl.int64)
-        ranked = ((dx * dx + dy * dy + dz * dz) << 24) + target[None, :]
-        best = tl.minimum(best, tl.min(tl.where(known, ranked, far), axis=1))
-    tl.store(rows + query, tl.where(best == far, -1, best & ((1 << 24) - 1)), mask=inside)
+    row, near = start, start >= 0
+    while (row < high) & near:
+        best = _nearer(best, x, y, z, begin, end, targets, row, target_stride, BITS, OFFSET, BLOCK_T)
+        row += BLOCK_T
+        ahead = _coordinate(tl.load(targets + row, mask=row < high, other=0), 2, target_stride, BITS, OFFSET)
+        gap = tl.maximum(ahead - tl.max(x, axis=0), 0).to(tl.int64)
+        near = mixed | (gap * gap <= (tl.max(best, axis=0) >> 24))
+    row, near = start, start >= 0
+    while (row > low) & near:
+        row -= BLOCK_T
+        best = _nearer(best, x, y, z, begin, end, targets, row, target_stride, BITS, OFFSET, BLOCK_T)
+        behind = _coordinate(
+            tl.load(targets + row - 1, mask=row > low, other=0), 2, target_stride, BITS, OFFSET
+        )
+        gap = tl.maximum(tl.min(x, axis=0) - behind, 0).to(tl.int64)
+        near = mixed | (gap * gap <= (tl.max(best, axis=0) >> 24))
+    tl.store(rows + query, tl.where(best == far, -1, best & ((1 << 24) - 1)))
 
 
 def neighbour_rows(keys: Int[Tensor, " V"]) -> Int32[Tensor, "27 V"]:
@@ -101,21 +134,24 @@ def nearest_rows(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
     """Row of the target voxel nearest to each query voxel within the same cloud; `MISSING` where it has no target.
 
     Distances are exact and Euclidean between the voxels' lower corners; among equally near targets the
-    lexicographically smallest coordinate wins. All pairs within a cloud are compared, without storing any.
+    lexicographically smallest coordinate wins. Targets are compared in order of their distance along x.
 
     Raises: ValueError: 2^24 targets or more.
     """
     if len(targets) >= MAX_TARGETS:
         raise ValueError(f"{len(targets)} target voxels, fewer than {MAX_TARGETS} are supported")
     cloud = queries.keys >> 3 * AXIS_BITS
+    slab = torch.div(queries.coords[:, 1], targets.stride, rounding_mode="floor") + BIAS
     begins = torch.searchsorted(targets.keys, cloud << 3 * AXIS_BITS)
+    starts = torch.searchsorted(targets.keys, (cloud << 3 * AXIS_BITS) + (slab << 2 * AXIS_BITS))
     ends = torch.searchsorted(targets.keys, (cloud + 1) << 3 * AXIS_BITS)
     rows = torch.empty_like(queries.keys)
     block_q, block_t = _NEAREST_BLOCKS
     if len(queries):
         with on_device_of(rows):
             _nearest_kernel[(triton.cdiv(len(queries), block_q),)](
-                queries.keys, targets.keys, begins, ends, rows, len(queries), queries.stride, targets.stride,
+                queries.keys, targets.keys, rows, len(queries), begins, starts, ends,
+                queries.stride, targets.stride,
                 BITS=AXIS_BITS, OFFSET=BIAS, BLOCK_Q=block_q, BLOCK_T=block_t, **COMPILE,
             )  # fmt: skip
     return rows

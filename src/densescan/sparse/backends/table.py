@@ -106,13 +106,10 @@ def pattern_order(rows: Int32[Tensor, "K V_out"]) -> Int[Tensor, " V_out"]:
     patterns the order of rows is kept. Measured on noisy scenes, tiles of 128 then multiply 1.2 to 2.5 rows for each
     that exists, against 1.4 to 15 in the order of coordinates.
     """
-    n_offsets = len(rows)
-    weights = [0] * n_offsets
-    for significance, k in enumerate(sorted(range(n_offsets), key=_rarity)):
+    weights = torch.zeros(len(rows), dtype=torch.int32)
+    for significance, k in enumerate(sorted(range(len(rows)), key=_rarity)):
         weights[k] = 1 << significance
-    code = rows.new_zeros(rows.shape[1])
-    for k, weight in enumerate(weights):
-        code += (rows[k] != MISSING).int() * weight
+    code = ((rows != MISSING) * weights.to(rows.device)[:, None]).sum(0, dtype=torch.int32)
     for shift in (1, 2, 4, 8, 16):  # the place in a Gray code is the running exclusive or of its digits
         code ^= code >> shift
     return torch.argsort(code, stable=True)
