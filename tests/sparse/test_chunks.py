@@ -50,6 +50,15 @@ def test_every_pair_is_added_once(at_once, monkeypatch):
     assert len(pieces) == -(-len(every) // at_once)
     assert [p.first for p in pieces] == [0, *(p.last for p in pieces[:-1])]
     assert pieces[-1].last == N_OUT
+    for piece in pieces:
+        for row in range(piece.last - piece.first):
+            assert torch.equal(torch.nonzero(piece.ends == row)[:, 0], _bag(piece, row).sort().values)
+        assert (piece.ends == piece.last - piece.first).sum() == len(piece.in_rows) - len(piece.bags)
+
+
+def _bag(piece, row):
+    """The products that are added to a row."""
+    return piece.bags.tensor_split(piece.bag_starts[1:])[row]
 
 
 def test_products_have_few_sizes_and_do_not_overlap():

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from densescan.sparse import functional
+from densescan.sparse import chunks
 from densescan.sparse.functional import gather, points_to_voxels, sparse_conv
-from densescan.sparse.tensor import voxelise
+from densescan.sparse.tensor import Voxels, voxelise
 
 CLOUDS = {
     "clouds of different size": lambda make: make((60, 1, 25)),
@@ -227,13 +227,13 @@ def test_two_runs_with_two_threads_are_bit_identical(random_coords, level_of, tw
 
 @every_layer
 @crowded
-def test_the_block_size_does_not_matter(layer, fine, monkeypatch):
+def test_the_size_of_chunks_does_not_matter(layer, fine, monkeypatch):
     source, _ = layer.levels(fine)
     feats, kernel = draw(len(source), 3).requires_grad_(), draw(layer.offsets, 3, 4, seed=3).requires_grad_()
     results = []
-    for rows in (functional.ROWS_AT_ONCE, 7):
-        monkeypatch.setattr(functional, "ROWS_AT_ONCE", rows)
-        out = layer.sparse(feats, kernel, fine)
+    for pairs in (chunks.PAIRS_AT_ONCE, 70):
+        monkeypatch.setattr(chunks, "PAIRS_AT_ONCE", pairs)
+        out = layer.sparse(feats, kernel, Voxels(fine.keys))
         results.append((out, *gradients(out, feats, kernel)))
     torch.testing.assert_close(*results)
 

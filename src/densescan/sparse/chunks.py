@@ -7,6 +7,7 @@ written in ascending order, and nothing is allocated for an offset.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,15 @@ class Chunk:
     bags: Int[Tensor, " P"]
     bag_starts: Int[Tensor, " R"]
 
+    @cached_property
+    def ends(self) -> Int[Tensor, " L"]:
+        """The output row of every product, counted from `first`; of padding, the row after the last."""
+        n_rows = self.last - self.first
+        sizes = F.pad(self.bag_starts, (0, 1), value=len(self.bags)).diff()
+        ends = torch.full_like(self.in_rows, n_rows)
+        ends[self.bags] = torch.repeat_interleave(torch.arange(n_rows, device=ends.device), sizes)
+        return ends
+
 
 def cut(in_rows: list[Int[Tensor, " _"]], out_rows: list[Int[Tensor, " _"]], n_out: int) -> tuple[Chunk, ...]:
     """Chunks of the pairs of each offset; within an offset the output rows must ascend."""
@@ -43,7 +53,7 @@ def cut(in_rows: list[Int[Tensor, " _"]], out_rows: list[Int[Tensor, " _"]], n_o
     bag_sizes, rank = _ranks(out_rows, n_out)
     bag_starts = F.pad(bag_sizes.cumsum(0), (1, 0))
     edges = _edges(bag_starts, -(-len(every_in) // PAIRS_AT_ONCE))
-    begin, size = _segments(out_rows, edges, n_out)
+    begin, size = _segments(out_rows, edges)
     padded = _padded(size)
     start = padded.cumsum(1) - padded  # of each segment, within its chunk
     lengths = padded.sum(1)
@@ -85,12 +95,11 @@ def _edges(bag_starts: Int[Tensor, " R"], n_chunks: int) -> Int[Tensor, " E"]:
     return F.pad(F.pad(torch.searchsorted(bag_starts, inner), (1, 0)), (0, 1), value=n_out)
 
 
-def _segments(out_rows: list[Tensor], edges: Tensor, n_out: int) -> tuple[Tensor, Tensor]:
+def _segments(out_rows: list[Tensor], edges: Tensor) -> tuple[Tensor, Tensor]:
     """Of each chunk and offset the first pair, counted through all offsets, and how many there are: (chunks, K)."""
-    shift = torch.arange(len(out_rows), device=edges.device) * n_out
-    keys = torch.cat([rows + k * n_out for k, rows in enumerate(out_rows)])
-    cuts = torch.searchsorted(keys, (shift[:, None] + edges).contiguous()).cpu()
-    return cuts[:, :-1].T, cuts.diff(dim=1).T
+    counts = torch.tensor([len(rows) for rows in out_rows])
+    cuts = torch.stack([torch.searchsorted(rows, edges) for rows in out_rows], dim=1).cpu()
+    return (cuts + counts.cumsum(0) - counts)[:-1], cuts.diff(dim=0)
 
 
 def _padded(counts: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:

@@ -4,7 +4,7 @@ Plain PyTorch: gather rows, multiply, sum bags of rows; on CPU and on CUDA, in a
 bit-identical from run to run: no sum depends on the order in which threads arrive.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,36 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from densescan.sparse.chunks import ROWS_AT_ONCE
 from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.matmul import matmul
 from densescan.sparse.tensor import PointMap
 
-ROWS_AT_ONCE = 4_096  # rows gathered and multiplied at a time: the buffers stay in the processor's cache
 Finish = Callable[[Tensor, slice], Tensor]
 """What becomes of some output rows of a convolution; given the rows, which may be overwritten, and which they are."""
-_ROW_STEP = 256  # reduced-precision blocks are padded to multiples of this, see `_take`
-
-
-def _take(feats: Tensor, rows: Tensor) -> Tensor:
-    """feats[rows], followed by rows of zeros where the type is a reduced one.
-
-    On CPUs a reduced-precision product is compiled for each new shape (by oneDNN), which costs more than the product
-    itself; padding the row counts, which never repeat, to a few sizes lets the compiled ones be used again.
-    """
-    n = len(rows)
-    if feats.dtype in (torch.float32, torch.float64) or feats.device.type != "cpu":
-        return feats.index_select(0, rows)
-    size = -(-n // _ROW_STEP) * _ROW_STEP if n > _ROW_STEP else 1 << max(5, (n - 1).bit_length())
-    block = feats.new_empty(size, feats.shape[1])
-    torch.index_select(feats, 0, rows, out=block[:n])
-    block[n:] = 0
-    return block
-
-
-def _row_blocks(rows: tuple[Tensor, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs of row lists of at most `ROWS_AT_ONCE`, empty ones left out."""
-    if len(rows[0]):
-        yield from zip(rows[0].split(ROWS_AT_ONCE), rows[1].split(ROWS_AT_ONCE), strict=True)
 
 
 def _convolve(feats: Tensor, kernel: Tensor, kernel_map: KernelMap, finish: Finish | None = None) -> Tensor:
@@ -69,18 +46,16 @@ def _convolve(feats: Tensor, kernel: Tensor, kernel_map: KernelMap, finish: Fini
 
 def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> Tensor:
     """grad_kernel[k] = sum over pairs (i, o) of feats[i]^T grad_out[o], summed in float32 or wider."""
-    if feats.ndim > 2:
-        copies = zip(feats.unbind(1), grad_out.unbind(1), strict=True)
-        return torch.stack([_kernel_gradient(f, g, kernel_map) for f, g in copies]).sum(0)
-    wide = torch.promote_types(feats.dtype, torch.float32)
-    shape = (len(kernel_map.pairs), feats.shape[1], grad_out.shape[1])
-    grad = torch.zeros(shape, dtype=wide, device=feats.device)
-    for k, pair in enumerate(kernel_map.pairs):
-        if pair is None:
-            grad[k] = matmul(feats.T, grad_out)
-            continue
-        for in_rows, out_rows in _row_blocks(pair):
-            grad[k] += matmul(_take(feats, in_rows).T, _take(grad_out, out_rows))
+    c_in, c_out = feats.shape[-1], grad_out.shape[-1]
+    n_copies, wide = feats.shape[1:-1].numel(), torch.promote_types(feats.dtype, torch.float32)
+    grad = torch.zeros(len(kernel_map.pairs), c_in, c_out, dtype=wide, device=feats.device)
+    for chunk in kernel_map.chunks:
+        fetched = feats.flatten(1).index_select(0, chunk.in_rows).view(-1, c_in)
+        ends = F.pad(grad_out[chunk.first : chunk.last].flatten(1), (0, 0, 0, 1))  # zeros for the padding
+        ends = ends.index_select(0, chunk.ends).view(-1, c_out)
+        for k, first, last in chunk.blocks:
+            block = slice(n_copies * first, n_copies * last)
+            grad[k] += matmul(fetched[block].T, ends[block])
     return grad.to(feats.dtype)
 
 

@@ -1,10 +1,17 @@
 """Matrix products by the library that is fastest on the processor at hand."""
 
+import os
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 _ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+_WORTH = 1 << 20  # multiplications of a float32 product from which on oneDNN's longer start is made good
+
+# oneDNN compiles a product for each shape and keeps 1,024 of them unless told otherwise, fewer than a network needs for
+# its layers, forward and backward. It looks when it compiles the first one.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
 
 def matmul(
@@ -15,7 +22,8 @@ def matmul(
     PyTorch multiplies float32 on CPUs with MKL, which leaves processors that are not Intel's without AVX-512; oneDNN,
     which PyTorch uses for reduced types, does not: the same float32 sums in less than half the time.
     """
-    if a.dtype != torch.float32 or a.device.type != "cpu" or not _ONEDNN:
+    worth = a.dtype == torch.float32 and a.device.type == "cpu" and a.numel() * b.shape[1] >= _WORTH
+    if not (worth and _ONEDNN):
         return torch.mm(a, b, out=out)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
     return product if out is None else out.copy_(product)
