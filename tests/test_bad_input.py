@@ -345,7 +345,7 @@ def test_models_that_are_not_there_or_not_whole(refused, place, networks):
         ),
         (
             ("train", "teacher", "--data", "d", "--out", "r", "--recipe", "best"),
-            "unknown recipe best: known are small",
+            "unknown recipe best of teacher: known are small",
         ),
         (("train", "teacher", "--data", "d", "--out", "r", "--lr", "nan"), "lr"),
         (("train", "teacher", "--data", "d", "--out", "r", "--net.width", "0.001"), "width 0.001"),

@@ -1,4 +1,4 @@
-"""The commands of the rows: the program understands them, they fit together, and runs/paper.sh gives the same ones."""
+"""The commands of the rows: the program understands them, they fit together, and the scripts in runs/ give them."""
 
 import json
 import os
@@ -25,6 +25,11 @@ STUB = """#!{python}
 import json, os, sys
 with open(os.environ["RECORD"], "a") as record:
     record.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]) + "\\n")
+"""
+RECIPES_ARE_REAL = """
+if sys.argv[1] == "recipes":
+    from densescan.cli import main
+    sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -180,3 +185,36 @@ def test_the_script_of_the_paper_stops_at_the_first_failure(tmp_path: Path) -> N
     (tmp_path / "densescan").chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     assert subprocess.run(["bash", str(PAPER)], env={"PATH": path}, timeout=60).returncode == 3
+
+
+# runs/tiny.sh
+
+
+def test_the_tiny_script_makes_its_rows_and_looks_at_a_scan(tmp_path: Path) -> None:
+    """Its commands are those of the recipes, in their order; then come a sheet, a scene and the tables."""
+    program = tmp_path / "bin" / "densescan"
+    program.parent.mkdir()
+    program.write_text(STUB.format(python=sys.executable) + RECIPES_ARE_REAL)
+    program.chmod(0o755)
+    out, record = tmp_path / "out", tmp_path / "record.jsonl"
+    (out / "models" / "distillation-dpo").mkdir(parents=True)
+    (out / "scores" / "held-out").mkdir(parents=True)
+    subprocess.run(
+        ["bash", str(PAPER.with_name("tiny.sh"))],
+        env={
+            "PATH": f"{program.parent}:{os.environ['PATH']}",
+            "RECORD": str(record),
+            "OUT": str(out),
+            "SCAN": "scan.bin",
+        },
+        check=True,
+        timeout=120,
+    )
+    calls = [json.loads(line) for line in record.read_text().splitlines()]
+    names = ("distillation-dpo-refined", "distillation-dpo-tuned-teacher", "score-distillation")
+    rows = [find_row(f"table-{table}-{name}") for table, name in zip((1, 5, 8), names, strict=True)]
+    expected = [list(line) for line in lines(script(rows, find_size("tiny"), Places(str(out))))]
+    assert calls[0][1:3] == ["recipes", "commands"]
+    assert calls[1 : 1 + len(expected)] == expected
+    assert [call[1] for call in calls[1 + len(expected) :]] == ["results", "complete", "results"]
+    assert "scan.bin" in calls[-2]

@@ -31,7 +31,7 @@ TINY_TEACHER = Recipe(
     SIZE,
     "A teacher of a quarter of the width: the plain least-squares loss on small crops.",
     TeacherConfig(net=replace(TINY_NET, see_scan=True), crops=TINY_CROPS, prior_weight=0.0),
-    LoopConfig(max_steps=1500, batch_size=2, lr=1e-3, warmup_steps=100),
+    LoopConfig(max_steps=800, batch_size=2, lr=1e-3, warmup_steps=100),
     completion=SMALL_COMPLETION,
 )
 
@@ -41,7 +41,7 @@ TINY_REFINER = Recipe(
     SIZE,
     "A refiner of a quarter of the width, on jittered copies of small scans.",
     TINY_REFINER_CONFIG,
-    LoopConfig(max_steps=800, batch_size=2, lr=1e-3, warmup_steps=100),
+    LoopConfig(max_steps=400, batch_size=2, lr=1e-3, warmup_steps=100),
 )
 
 TINY_REFINER_TUNING = Recipe(
@@ -49,7 +49,7 @@ TINY_REFINER_TUNING = Recipe(
     SIZE,
     "Second stage of the refiner: it goes on with what the teacher really leaves, four steps a crop.",
     replace(TINY_REFINER_CONFIG, completer="runs/teacher/model", start_from="runs/refiner/model", steps=4),
-    LoopConfig(max_steps=100, batch_size=2, lr=4e-4, warmup_steps=20, workers=0),
+    LoopConfig(max_steps=60, batch_size=2, lr=4e-4, warmup_steps=20, workers=0),
     variant="tuning",
     needs=(("--completer", "teacher"), ("--start-from", "refiner")),
 )
@@ -59,12 +59,12 @@ TINY_DIFFUSION_DPO = Recipe(
     SIZE,
     "The teacher, fine-tuned by pairs of its own completions.",
     DiffusionDpoConfig(crops=TINY_WIDE_CROPS, repeat=REPEAT),
-    LoopConfig(max_steps=60, batch_size=2, lr=5e-6, warmup_steps=10),
+    LoopConfig(max_steps=40, batch_size=1, lr=5e-6, warmup_steps=10),
     needs=FROM_TEACHER,
 )
 
-TINY_DISTILLATION_LOOP = LoopConfig(max_steps=150, batch_size=2, lr=3e-5, warmup_steps=10)
-TINY_HEAD_START = 30
+TINY_DISTILLATION_LOOP = LoopConfig(max_steps=100, batch_size=1, lr=3e-5, warmup_steps=10)
+TINY_HEAD_START = 20
 """Steps in which the assistants learn alone."""
 TINY_SCORE_DISTILLATION = score_distilled(
     SIZE,
