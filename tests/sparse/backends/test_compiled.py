@@ -26,79 +26,38 @@ code = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={**optio
 ptx = code.asm["ptx"]
 print(json.dumps({word: ptx.count(word) for word in ("wgmma.mma_async", "cp.async.cg", ".local")}))
 """
+_BF16, _INT32, _INT64, _FLOAT32 = "*bf16", "*i32", "*i64", "*fp32"
 CONV = {
-    "feats": "*bf16",
-    "kernel": "*bf16",
-    "out": "*bf16",
-    "table": "*i32",
-    "order": "*i32",
-    "offsets": "*i32",
-    "counts": "*i32",
-    "scale": "*bf16",
-    "scale_rows": "*i32",
-    "gain": "*fp32",
-    "shift": "*fp32",
-    "residual": "*bf16",
+    **dict.fromkeys(("feats", "kernel", "out", "scale", "residual"), _BF16),
+    **dict.fromkeys(("table", "order", "offsets", "counts", "scale_rows"), _INT32),
+    **dict.fromkeys(("gain", "shift"), _FLOAT32),
+    **dict.fromkeys(("n_out", "copies", "c_in", "c_out"), "i32"),
     "eps": "fp32",
-    "n_out": "i32",
-    "copies": "i32",
-    "c_in": "i32",
-    "c_out": "i32",
 }
 CONV_FORM = {
-    "K": 27,
-    "BLOCK_ROWS": 64,
-    "BLOCK_OUT": 64,
-    "BLOCK_IN": 32,
-    "SCALED": False,
-    "NORM": 1,
-    "RESIDUAL": True,
-    "RELU": True,
-    "PRECISION": "ieee",
-    "WIDEN": False,
+    **{"K": 27, "BLOCK_ROWS": 64, "BLOCK_OUT": 64, "BLOCK_IN": 32, "PRECISION": "ieee", "WIDEN": False},
+    **{"SCALED": False, "NORM": 1, "RESIDUAL": True, "RELU": True},
 }
 GRADIENT = {
-    "feats": "*bf16",
-    "grad_out": "*bf16",
-    "partial": "*fp32",
-    "in_rows": "*i32",
-    "out_rows": "*i32",
-    "begins": "*i32",
-    "c_in": "i32",
-    "c_out": "i32",
+    **dict.fromkeys(("feats", "grad_out"), _BF16),
+    **dict.fromkeys(("in_rows", "out_rows", "begins"), _INT32),
+    **{"partial": _FLOAT32, "c_in": "i32", "c_out": "i32"},
 }
 GRADIENT_FORM = {
-    "K": 27,
-    "SPLITS": 4,
-    "BLOCK_IN": 64,
-    "BLOCK_OUT": 64,
-    "BLOCK_PAIRS": 64,
-    "PRECISION": "ieee",
-    "WIDEN": False,
+    **{"K": 27, "SPLITS": 4, "BLOCK_IN": 64, "BLOCK_OUT": 64, "BLOCK_PAIRS": 64},
+    **{"PRECISION": "ieee", "WIDEN": False},
 }
-NEIGHBOURS = {"keys": "*i64", "rows": "*i32", "n": "i32", "halvings": "i32"}
+NEIGHBOURS = {"keys": _INT64, "rows": _INT32, "n": "i32", "halvings": "i32"}
 NEAREST = {
-    "queries": "*i64",
-    "targets": "*i64",
-    "rows": "*i64",
-    "n_queries": "i32",
-    "begins": "*i64",
-    "starts": "*i64",
-    "ends": "*i64",
-    "query_stride": "i32",
-    "target_stride": "i32",
+    **dict.fromkeys(("queries", "targets", "rows", "begins", "starts", "ends"), _INT64),
+    **dict.fromkeys(("n_queries", "query_stride", "target_stride"), "i32"),
 }
+NEAREST_FORM = {"BITS": 16, "OFFSET": 1 << 15, "BLOCK_Q": 64, "BLOCK_T": 32}
 CASES = {
     "convolution": ("kernels", "convolve_kernel", CONV, CONV_FORM, True),
     "weight gradient": ("kernels", "kernel_gradient_kernel", GRADIENT, GRADIENT_FORM, True),
     "neighbours": ("search", "_neighbour_kernel", NEIGHBOURS, {"BITS": 16, "BLOCK": 256}, False),
-    "nearest": (
-        "search",
-        "_nearest_kernel",
-        NEAREST,
-        {"BITS": 16, "OFFSET": 1 << 15, "BLOCK_Q": 64, "BLOCK_T": 32},
-        False,
-    ),
+    "nearest": ("search", "_nearest_kernel", NEAREST, NEAREST_FORM, False),
 }
 
 
