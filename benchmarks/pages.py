@@ -2,8 +2,8 @@
 
     python benchmarks/pages.py            # or `make tables`
 
-A page holds `<!-- densescan results ... -->`, what that command prints, and `<!-- end -->`. Paths in the commands are
-relative to the root of the repository.
+A page holds `<!-- densescan results ... -->` or `<!-- python studies/... -->`, what that command prints, and
+`<!-- end -->`. Paths in the commands are relative to the root of the repository.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import io
 import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
     ROOT / "README.md",
     ROOT / "docs" / "evaluation.md",
+    ROOT / "docs" / "experiments.md",
     ROOT / "src/densescan/weights/bundled/small/README.md",
 )
 BLOCK = re.compile(
-    r"(?P<head><!-- densescan (?P<command>results .*?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
+    r"(?P<head><!-- (?P<command>(?:densescan results|python studies/).*?) -->\n).*?(?P<end><!-- end -->)",
+    re.DOTALL,
 )
 
 
@@ -38,13 +41,24 @@ def filled(text: str) -> str:
 
 
 def printed(command: str) -> str:
-    """What `densescan COMMAND` prints, run in the root of the repository."""
+    """What a command prints, run in the root of the repository."""
+    program, *arguments = shlex.split(command)
+    if program == "python":
+        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+        out, err, status = done.stdout, done.stderr, done.returncode
+    else:
+        out, err, status = _called(arguments)
+    if status:
+        raise RuntimeError(f"{command}: {err.strip()}")
+    return out.strip()
+
+
+def _called(arguments: list[str]) -> tuple[str, str, int]:
+    """What `densescan ARGUMENTS` says, and its status."""
     out, err = io.StringIO(), io.StringIO()
     with _in_root(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = densescan(shlex.split(command))
-    if status:
-        raise RuntimeError(f"densescan {command}: {err.getvalue().strip()}")
-    return out.getvalue().strip()
+        status = densescan(arguments)
+    return out.getvalue(), err.getvalue(), status
 
 
 @contextlib.contextmanager

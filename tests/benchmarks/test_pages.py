@@ -14,7 +14,7 @@ def test_every_table_is_that_of_its_records(page: Path) -> None:
 
 
 def test_what_stood_there_is_replaced() -> None:
-    table = printed("results table --help")
+    table = printed("densescan results table --help")
     assert filled("a\n<!-- densescan results table --help -->\nold\n<!-- end -->\nb") == (
         f"a\n<!-- densescan results table --help -->\n\n{table}\n\n<!-- end -->\nb"
     )
