@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KERNELS := $(VENV)/.kernels
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo tables test check format clean
@@ -17,13 +18,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+$(KERNELS): $(STAMP)  # a gigabyte that the tests of the GPU's kernels need, in Triton's interpreter, and no one else
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,cuda]"
+	touch $@
+
 demo: $(STAMP)  ## complete the example scan and draw it before and after
 	$(BIN)/python -m densescan.demo
 
 tables: $(STAMP)  ## write the tables of README and docs anew from the records
 	$(BIN)/python benchmarks/pages.py
 
-test: check  ## all checks, then the tests
+test: check $(KERNELS)  ## all checks, then the tests
 	$(BIN)/python -m pytest
 
 check: $(STAMP)  ## style, formatting, types and import layers

@@ -7,7 +7,11 @@ from jaxtyping import install_import_hook
 install_import_hook(
     [
         "completion",
+        "convolutions",
+        "expected",
         "ground_truth",
+        "kernels",
+        "load",
         "map_costs",
         "metrics",
         "moving_points",
@@ -16,7 +20,9 @@ install_import_hook(
         "plain_metrics",
         "pages",
         "random_networks",
+        "roofline",
         "runs",
+        "samples",
         "shares",
         "simulator",
     ],

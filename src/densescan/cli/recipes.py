@@ -157,7 +157,8 @@ def shell(commands: Script) -> str:
 
 def _row_table(rows: list[Row]) -> Table:
     table = Table(
-        box=SIMPLE_HEAD, caption="published scores: CD in metres, JSD seen from above, EMD as released, seconds"
+        box=SIMPLE_HEAD,
+        caption="published scores: CD in metres, JSD seen from above, EMD as released, seconds",
     )
     for heading in ("row", "run", "steps", "CD ↓", "JSD ↓", "EMD ↓", "s ↓"):
         table.add_column(heading, no_wrap=True)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from densescan.sparse.backends import backend_of
 from densescan.sparse.chunks import ROWS_AT_ONCE
 from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.matmul import matmul
@@ -91,6 +92,10 @@ def sparse_conv(
     if torch.is_autocast_enabled(device):
         reduced = torch.get_autocast_dtype(device)
         feats, kernel = feats.to(reduced), kernel.to(reduced)
+    if backend_of(feats) == "triton":
+        from densescan.sparse.backends import triton
+
+        return triton.sparse_conv(feats, kernel, kernel_map)
     return _SparseConv.apply(feats, kernel, kernel_map)  # type: ignore[no-any-return]
 
 
@@ -104,6 +109,10 @@ def finished_conv(
 
     Several copies G of the features share every row list and every look at the kernel.
     """
+    if backend_of(feats) == "triton":
+        from densescan.sparse.backends import triton
+
+        return finish(triton.fused_conv(feats, kernel, kernel_map), slice(None))
     return _convolve(feats, kernel, kernel_map, finish)
 
 

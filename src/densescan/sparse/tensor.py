@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from densescan.sparse.backends import backend_of
 from densescan.sparse.kernel_map import KernelMap, strided_map, submanifold_map
 from densescan.sparse.keys import pack, unpack
 
@@ -96,6 +97,10 @@ def voxelise(coords: Int[Tensor, "P 4"]) -> PointMap:
 
     Points need no order, batches no grouping.
     """
+    if backend_of(coords) == "triton":
+        from densescan.sparse.backends import levels
+
+        return levels.voxelise(coords)
     keys, inverse, counts = torch.unique(pack(coords), return_inverse=True, return_counts=True)
     offsets = counts.cumsum(0) - counts
     return PointMap(Voxels(keys), inverse, torch.argsort(inverse, stable=True), offsets)
