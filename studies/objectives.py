@@ -206,6 +206,7 @@ def draw(rows: Rows, path: Path) -> None:
             start, color="grey", ls=line, lw=1, label=f"the teacher, {steps} step{'s' if steps > 1 else ''}"
         )
     left.set(xlabel="step", ylabel="rms of teacher - assistant, on winners", title="what drives the student")
+    left.set_ylim(0)
     right.set(ylabel="Chamfer distance, held out [m]", title="circles: 8 steps, triangles: 1 step")
     right.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=7)
     left.legend(fontsize=7)

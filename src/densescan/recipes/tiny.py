@@ -1,14 +1,13 @@
 """The size `tiny`: every stage of the paper within about an hour on two cores, to see it work; its scenes are poor.
 
-A quarter of the released width, otherwise the form of `small`, on small crops and few steps. Nothing of it was run
-here to the end.
+A quarter of the released width, otherwise the form of `small`, on small crops and few steps. `runs/tiny.sh` runs it.
 """
 
 from dataclasses import replace
 
 from densescan.data.dataset import CropConfig
-from densescan.recipes.recipe import FROM_TEACHER, Recipe
-from densescan.recipes.small import SMALL_COMPLETION, SMALL_NET
+from densescan.recipes.recipe import FROM_TEACHER, Recipe, Standing
+from densescan.recipes.small import SMALL_COMPLETION, SMALL_NET, TWO_CORES
 from densescan.recipes.students import preferring, score_distilled
 from densescan.training.config import LoopConfig
 from densescan.training.diffusion_dpo import DiffusionDpoConfig
@@ -77,7 +76,26 @@ TINY_DISTILLATION_DPO = preferring(
     TINY_DISTILLATION_LOOP,
 )
 
-TINY = (
+MINUTES = {
+    "teacher": 14,
+    "refiner": 8,
+    "refiner-tuning": 2,
+    "diffusion-dpo": 3,
+    "score-distillation": 4,
+    "distillation-dpo": 7,
+    "distillation-dpo-tuned-teacher": 8,
+}
+"""What the runs of runs/tiny.sh took, beside other work on the same cores."""
+
+
+def _timed(recipe: Recipe) -> Recipe:
+    """With its time, where it was run."""
+    if recipe.run not in MINUTES:
+        return recipe
+    return replace(recipe, standing=Standing(f"{MINUTES[recipe.run]} minutes", TWO_CORES))
+
+
+_ALL = (
     TINY_TEACHER,
     TINY_REFINER,
     TINY_REFINER_TUNING,
@@ -85,3 +103,4 @@ TINY = (
     *TINY_SCORE_DISTILLATION,
     *TINY_DISTILLATION_DPO,
 )
+TINY = tuple(_timed(recipe) for recipe in _ALL)
