@@ -84,7 +84,9 @@ def row(name: str, study: Study, judge: Judge) -> dict[str, Any]:
     """Train one form and judge it."""
     torch.manual_seed(0)
     stage = TeacherStage(FORMS[name])
-    loop = LoopConfig(max_steps=study.steps, workers=0, cpu=True, validate_every=study.steps)
+    loop = LoopConfig(
+        max_steps=study.steps, workers=0, cpu=True, validate_every=study.steps, validation_crops=study.crops
+    )
     folder = study.out / name.replace(" ", "-").replace(",", "")
     nets = fit(stage, study.data, loop, folder, validation=study.validation)
     scores = {}
