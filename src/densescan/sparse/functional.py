@@ -1,7 +1,8 @@
 """Sparse convolution and the passage between points and voxels, as differentiable functions.
 
 Plain PyTorch: gather rows, multiply, sum bags of rows; on CPU and on CUDA, in any floating-point type. Results are
-bit-identical from run to run: no sum depends on the order in which threads arrive.
+bit-identical from run to run: no sum depends on the order in which threads arrive. Where `backends` has kernels for the
+device, they compute instead.
 """
 
 from collections.abc import Callable

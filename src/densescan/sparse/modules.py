@@ -1,6 +1,7 @@
 """Layers on sparse tensors, with the parameter names of the official weights."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ def _init_kernel(kernel: nn.Parameter) -> nn.Parameter:
     return kernel
 
 
-class SparseConv(nn.Module):
+class SparseConv(nn.Module, ABC):
     """What the convolutions between voxels have in common; they differ in their map. kernel: (K, C_in, C_out)."""
 
     OFFSETS: int
@@ -28,9 +29,9 @@ class SparseConv(nn.Module):
         self.kernel = _init_kernel(nn.Parameter(torch.empty(self.OFFSETS, in_channels, out_channels)))
 
     @staticmethod
+    @abstractmethod
     def route(voxels: Voxels, finer: Voxels | None = None) -> tuple[KernelMap, Voxels]:
         """The map from the voxels of the input to those of the output, and the latter."""
-        raise NotImplementedError
 
     def forward(self, x: SparseTensor, finer: Voxels | None = None) -> SparseTensor:
         """finer: the level that a `TransposedConv` leads to."""

@@ -1,5 +1,7 @@
 """The Chamfer distance of a scene to the truth of its crop."""
 
+from contextlib import suppress
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -32,15 +34,12 @@ def chamfer_in_crop(
 def mean_chamfer(x_0: Float[Tensor, "B M 3"], batch: Batch) -> tuple[Float[Tensor, ""], float]:
     """The mean Chamfer distance of the crops' scenes [m], and the share of crops left out, which count as zero: nothing
     of the scene or of the truth lies within them."""
-    distances: list[Tensor | None] = []
+    found: list[Tensor] = []
     for scene, one in zip(x_0, batch.singly(), strict=True):
-        try:
-            distances.append(chamfer_in_crop(scene, one).total)
-        except InputError:  # counted by the share
-            distances.append(None)
-    found = [distance for distance in distances if distance is not None]
+        with suppress(InputError):  # counted by the share
+            found.append(chamfer_in_crop(scene, one).total)
     total = torch.stack(found).sum() if found else x_0.sum() * 0.0
-    return total / len(distances), 1 - len(found) / len(distances)
+    return total / len(x_0), 1 - len(found) / len(x_0)
 
 
 def figures(distance: ChamferLoss, prefix: str = "") -> dict[str, float]:
