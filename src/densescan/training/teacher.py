@@ -63,8 +63,8 @@ class TeacherStage:
     null condition that sampling uses. The norms of the own family see no batch, and make no difference between the two.
 
     Batch norm, where there is any: `updated` by default, as released, for the networks begin with random weights. The
-    denoiser's statistics then average over noise levels; docs/experiments.md tells what that costs. `frozen` is for going on
-    from a trained model, and makes what is trained independent of batch and processes.
+    denoiser's statistics then average over noise levels: see docs/experiments.md. `frozen` is for going
+    on from a trained model, and makes what is trained independent of batch and processes.
     """
 
     def __init__(self, config: TeacherConfig, schedule: Schedule | None = None) -> None:
