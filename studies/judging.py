@@ -1,5 +1,6 @@
 """Held-out crops, always the same, and what a completion of each is worth: what all studies judge by."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -55,3 +56,10 @@ class Judge:
 def mean(figures: Mapping[str, list[float]], name: str) -> float:
     """Of one figure, over the crops."""
     return float(np.mean(figures[name]))
+
+
+def with_interval(differences: np.ndarray) -> str:
+    """Mean of paired differences with its 95 % interval, all taken as independent."""
+    half = 1.96 * differences.std(ddof=1) / math.sqrt(differences.size)
+    mean = differences.mean()
+    return f"{mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}]"

@@ -9,7 +9,6 @@ students then complete the same held-out crops with the same noise, so that diff
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from judging import Judge
+from judging import Judge, with_interval
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -184,9 +183,7 @@ def against_plain(rows: Rows, name: str, steps: int) -> str:
     pairs = [[np.array(rows[n][seed]["scores"][str(steps)]["cd"]) for n in (name, PLAIN)] for seed in shared]
     if not pairs:
         return ""
-    differences = np.concatenate([ours - plain for ours, plain in pairs])
-    half = 1.96 * differences.std(ddof=1) / math.sqrt(len(differences))
-    return f"{differences.mean():+.4f} [{differences.mean() - half:+.4f}, {differences.mean() + half:+.4f}]"
+    return with_interval(np.concatenate([ours - plain for ours, plain in pairs]))
 
 
 def draw(rows: Rows, path: Path) -> None:

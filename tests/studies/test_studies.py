@@ -40,11 +40,11 @@ def test_a_form_is_trained_judged_and_written_down(
     monkeypatch.setattr(forms, "STEPS", (2, 1))
     rows = {"small family": small, "batch norm": replace(small, net=replace(NET, norm="batch"))}
     monkeypatch.setattr(forms, "FORMS", rows)
-    study = forms.Study(street, street, tmp_path / "runs", tuple(rows), 2, 2, tmp_path / "record.json")
+    study = forms.Study(street, street, tmp_path / "runs", tuple(rows), (0,), 2, 2, tmp_path / "record.json")
     forms.main(study)
     record = json.loads(study.record.read_text())
     assert record.keys() == rows.keys()
-    found = record["batch norm"]["scores"]["consistent"]["2"]
+    found = record["batch norm"]["0"]["scores"]["consistent"]["2"]
     assert len(found["cd"]) == len(found["jsd"]) == 2
     assert all(0 < value < 5 for value in found["cd"])
     shown = capsys.readouterr().out
@@ -52,7 +52,26 @@ def test_a_form_is_trained_judged_and_written_down(
     forms.main(replace(study, table=True))
     assert capsys.readouterr().out == shown
     forms.main(study)  # runs that are complete are judged alike once more
-    assert json.loads(study.record.read_text())["batch norm"]["scores"] == record["batch norm"]["scores"]
+    again = json.loads(study.record.read_text())["batch norm"]
+    assert again["0"]["scores"] == record["batch norm"]["0"]["scores"]
+    assert again.keys() == {"0"}
+
+
+def test_forms_are_compared_by_crops_of_the_same_seed() -> None:
+    def run(cd: list[float]) -> dict[str, object]:
+        errors = {f"validation/mse_t{t}": 0.5 for t in (300, 600, 999)}
+        by_steps = {str(n): {"cd": cd} for n in forms.STEPS}
+        return {"errors": errors, "scores": dict.fromkeys(forms.SAMPLERS, by_steps)}
+
+    rows = {
+        "small family": {"0": run([0.3, 0.5]), "1": run([0.4, 0.4])},
+        "batch norm": {"0": run([0.2, 0.3]), "1": run([0.3, 0.3]), "2": run([9.0, 9.0])},
+    }
+    _, _, _, batch_norm = forms.table(rows)
+    assert batch_norm.startswith("| batch norm | 3 | 0.50 | 0.50 | 0.50 | 3.183 |")
+    _, _, row = forms.paired(rows)
+    half = 1.96 * np.std([-0.1, -0.2, -0.1, -0.1], ddof=1) / 2
+    assert row.startswith(f"| batch norm | 0, 1 | -0.1250 [{-0.125 - half:+.4f}, {-0.125 + half:+.4f}] |")
 
 
 def figures(cd: list[float], jsd: list[float]) -> dict[str, object]:
