@@ -126,9 +126,12 @@ class Denoiser(UNet):
         x = [stem]
         for i in range(1, 5):
             x.append(self.stage(i, self._scale(f"stage{i}", x[-1], time, matches)))
-        y = x[4]
+        y = x.pop()
         for i in range(1, 5):
-            y = self.up(i, self._scale(f"up{i}", y, time, matches), skip=x[4 - i])
+            skip = x.pop()
+            y = self._scale(f"up{i}", y, time, matches)
+            y = self.up(i, y, skip.voxels)
+            y = self.join(i, y, skip)
         # The head is row-wise: it runs once per voxel and its three channels are gathered.
         out = scene.points.to_points(y.with_feats(self.last(y.feats)))
         if self.config.predicts == "noise":
@@ -143,14 +146,17 @@ class Denoiser(UNet):
         return sigma_t if self.config.predicts == "displacement" else torch.ones_like(sigma_t)
 
     def _scale(self, place: str, x: SparseTensor, time: Tensor, matches: list[_Matches]) -> SparseTensor:
-        weights = [self._weight(place, x.voxels, time, of_one) for of_one in matches]
-        return x.with_feats(x.feats * (torch.stack(weights, dim=1) if len(weights) > 1 else weights[0]))
+        if len(matches) == 1:
+            return x.with_feats(x.feats * self._weight(place, x.voxels, time, matches[0]))
+        branches = zip(x.feats.unbind(1), matches, strict=True)
+        scaled = [feats * self._weight(place, x.voxels, time, of_one) for feats, of_one in branches]
+        return x.with_feats(torch.stack(scaled, dim=1))
 
-    def _weight(self, place: str, voxels: Voxels, time: Tensor, matches: _Matches) -> Float[Tensor, "V C"]:
-        """What one condition multiplies the features of each voxel by."""
+    def _weight(self, place: str, voxels: Voxels, time: Tensor, matches: _Matches) -> Float[Tensor, "*V C"]:
+        """What one condition multiplies the features of each voxel by; one row if it is the same for all."""
         cond = matches.condition
         latent = self.get_submodule(f"latent_{place}")(cond.feats)
         temp = gather(self.get_submodule(f"{place}_temp")(time), cond.voxels.batch)
         parts = (temp, latent) if place == TIME_BEFORE_LATENT else (latent, temp)
-        weight = self.get_submodule(f"latemp_{place}")(torch.cat(parts, dim=1))
-        return gather(weight, matches.rows(voxels))
+        weight: Tensor = self.get_submodule(f"latemp_{place}")(torch.cat(parts, dim=1))
+        return weight if len(weight) == 1 else gather(weight, matches.rows(voxels))

@@ -36,9 +36,9 @@ def _fold(conv: SparseConv | PointwiseConv, norm: nn.Module) -> tuple[nn.Paramet
 class FusedConv(nn.Module):
     """A convolution, the norm after it, a shortcut to add and a ReLU, in one pass over the output."""
 
-    def __init__(self, conv: SparseConv, norm: nn.Module, relu: bool) -> None:
+    def __init__(self, conv: SparseConv, norm: nn.Module) -> None:
         super().__init__()
-        self.route, self.relu = conv.route, relu
+        self.route = conv.route
         self.kernel, self.bias = _fold(conv, norm)
         self.ln = norm.ln if isinstance(norm, LayerNorm) else None
 
@@ -50,12 +50,12 @@ class FusedConv(nn.Module):
         finish = partial(self.finish, shortcut)
         return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, finish), voxels)
 
-    def finish(self, shortcut: Tensor | None, rows: Tensor, where: slice) -> Tensor:
+    def finish(self, shortcut: Tensor | None, rows: Tensor, where: slice, out: Tensor) -> None:
         """What follows the convolution, done to some of its output rows."""
         rows = _normed(rows, self.bias, self.ln)
         if shortcut is not None:
             rows += shortcut[where]
-        return rows.relu_() if self.relu else rows
+        torch.clamp_min(rows, 0, out=out)
 
 
 class FusedPointwise(nn.Module):
@@ -83,8 +83,8 @@ class FusedResidual(nn.Module):
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
         first, norm, _, second, last_norm = _parts(block.net)
-        self.first = FusedConv(first, norm, relu=True)
-        self.second = FusedConv(second, last_norm, relu=True)
+        self.first = FusedConv(first, norm)
+        self.second = FusedConv(second, last_norm)
         self.shortcut = FusedPointwise(*_parts(block.downsample)) if len(block.downsample) else None
 
     def forward(self, x: SparseTensor) -> SparseTensor:
@@ -114,7 +114,7 @@ def _fused(module: nn.Module) -> nn.Module:
         return FusedResidual(module)
     if isinstance(module, DownBlock | UpBlock):
         conv, norm, _ = _parts(module.net)
-        return FusedConv(conv, norm, relu=True)
+        return FusedConv(conv, norm)
     for name, child in module.named_children():
         setattr(module, name, _fused(child))
     return module
@@ -128,7 +128,7 @@ def fuse(net: Net, dtype: torch.dtype = torch.float32) -> Net:
     """
     net = copy.deepcopy(net).requires_grad_(False).eval()
     first, norm, _, second, last_norm, _ = _parts(net.stem)
-    stem = FusedConv(first, norm, relu=True), FusedConv(second, last_norm, relu=True)
+    stem = FusedConv(first, norm), FusedConv(second, last_norm)
     last: nn.Module | None = getattr(net, "last", None)
     net.stem, net.last = nn.Sequential(), nn.Sequential()  # these two keep their type
     _fused(net).to(dtype)

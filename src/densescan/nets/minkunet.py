@@ -11,7 +11,7 @@ from densescan.errors import InputError
 from densescan.nets.blocks import DownBlock, Norm, ResidualBlock, UpBlock, make_stem
 from densescan.sparse.functional import gather, points_to_voxels
 from densescan.sparse.modules import concat
-from densescan.sparse.tensor import SparseTensor, voxelise
+from densescan.sparse.tensor import SparseTensor, Voxels, voxelise
 
 RELEASED_WIDTHS = (32, 32, 64, 128, 256, 256, 128, 96, 96)  # stem, stage 1-4, up 1-4
 PointFeatures = Literal["absolute", "local"]
@@ -144,9 +144,20 @@ class UNet(EncoderHalf):
         hidden = nn.Linear(c[8], self.HEAD_WIDTH)
         self.last = nn.Sequential(hidden, nn.LeakyReLU(0.1), nn.Linear(self.HEAD_WIDTH, out_channels))
 
-    def up(self, i: int, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
-        """Upward step i, in 1..4: from the level of x to that of the skip connection."""
+    def up(self, i: int, x: SparseTensor, finer: Voxels) -> SparseTensor:
+        """First half of upward step i, in 1..4: from the level of x to the next finer one, whose voxels are given.
+
+        It is apart from the second so that x, which is large, can be let go of between them.
+        """
+        out: SparseTensor = self._step(i)[0](x, finer)
+        return out
+
+    def join(self, i: int, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
+        """Second half of upward step i: with the features that the skip connection brings."""
+        out: SparseTensor = self._step(i)[1](concat(x, skip))
+        return out
+
+    def _step(self, i: int) -> nn.ModuleList:
         step = self.get_submodule(f"up{i}")
         assert isinstance(step, nn.ModuleList)
-        out: SparseTensor = step[1](concat(step[0](x, skip.voxels), skip))
-        return out
+        return step

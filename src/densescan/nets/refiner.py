@@ -22,9 +22,11 @@ class Refiner(UNet):
         x = [self.stem(scene.tensor)]
         for i in range(1, 5):
             x.append(self.stage(i, x[-1]))
-        y = x[4]
+        y = x.pop()
         for i in range(1, 5):
-            y = self.up(i, y, skip=x[4 - i])
+            skip = x.pop()
+            y = self.up(i, y, skip.voxels)
+            y = self.join(i, y, skip)
         return scene.to_points(y.with_feats(MAX_OFFSET * torch.tanh(self.last(y.feats))))
 
     def forward(self, points: Float[Tensor, "B M 3"]) -> Float[Tensor, "B L 3"]:

@@ -19,8 +19,9 @@ from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.matmul import matmul
 from densescan.sparse.tensor import PointMap
 
-Finish = Callable[[Tensor, slice], Tensor]
-"""What becomes of some output rows of a convolution; given the rows, which may be overwritten, and which they are."""
+Finish = Callable[[Tensor, slice, Tensor], object]
+"""What becomes of some output rows of a convolution: given the rows, which may be overwritten, which they are, and
+where the result is to be written, which may be those rows."""
 
 
 def _convolve(feats: Tensor, kernel: Tensor, kernel_map: KernelMap, finish: Finish | None = None) -> Tensor:
@@ -42,7 +43,10 @@ def _convolve(feats: Tensor, kernel: Tensor, kernel_map: KernelMap, finish: Fini
         sums = F.embedding_bag(chunk.bags, products[:n], chunk.bag_starts, mode="sum").unflatten(
             1, (*copies, -1)
         )
-        out[ends] = sums if finish is None else finish(sums, ends)
+        if finish is None:
+            out[ends] = sums
+        else:
+            finish(sums, ends, out[ends])
     return out
 
 
@@ -113,7 +117,9 @@ def finished_conv(
     if backend_of(feats) == "triton":
         from densescan.sparse.backends import triton
 
-        return finish(triton.fused_conv(feats, kernel, kernel_map), slice(None))
+        out = triton.fused_conv(feats, kernel, kernel_map)
+        finish(out, slice(None), out)
+        return out
     return _convolve(feats, kernel, kernel_map, finish)
 
 
