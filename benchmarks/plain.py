@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from plain_layers import Level, Net, voxelise
 from torch import Tensor
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.diffusion import Schedule, dpm_solver_pp, noise_scene
 from densescan.diffusion.samplers import NoiseFn
 from densescan.geometry.crop import clean_scene, within_range

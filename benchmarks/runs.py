@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from shares import time_shares
 from torch import Tensor
 
-from densescan.completer import Completer, Completion, CompletionConfig
+from densescan.completer import Completer
+from densescan.completion import Completion, CompletionConfig
 from densescan.data.io import read_scan
 from densescan.data.simulator import simulate_frame
 from densescan.diffusion import Schedule, gaussian, noise_scene

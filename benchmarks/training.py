@@ -29,7 +29,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.data.dataset import CropConfig, CropDataset
 from densescan.data.simulator import simulate_sequence, write_sequence
 from densescan.nets.minkunet import NetConfig

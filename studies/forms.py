@@ -23,7 +23,7 @@ from jaxtyping import Float
 from judging import Judge, mean, with_interval
 from rich.console import Console
 
-from densescan.completer import CompletionConfig, SamplerName
+from densescan.completion import CompletionConfig, SamplerName
 from densescan.data.dataset import CropConfig
 from densescan.files import atomic_write
 from densescan.losses.denoising import RELEASED_PRIOR_WEIGHT

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import default_collate
 
-from densescan.completer import Completer, CompletionConfig
+from densescan.completer import Completer
+from densescan.completion import CompletionConfig
 from densescan.data.dataset import CropConfig, CropDataset
 from densescan.metrics.jsd import JensenShannon3D
 from densescan.nets.networks import Networks

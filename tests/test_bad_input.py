@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from densescan.cli import main
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.nets.minkunet import NetConfig
 from densescan.nets.networks import Networks
 from densescan.weights.folder import ModelConfig, build, save_model

@@ -15,7 +15,8 @@ from rich.console import Console
 from densescan import demo
 from densescan.cli import app, console, data, main
 from densescan.cli.app import COMMANDS
-from densescan.completer import Completer, CompletionConfig
+from densescan.completer import Completer
+from densescan.completion import CompletionConfig
 from densescan.data.io import read_scan
 from densescan.data.simulator import SimulatedFrame, write_sequence
 from densescan.geometry.neighbours import nearest_distances

@@ -10,7 +10,7 @@ import torch
 from matplotlib.image import imread
 
 from densescan.cli import console, main
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.data.io import read_scan, write_points
 from densescan.data.simulator import SimulatedFrame, write_sequence
 from densescan.data.split import open_split

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from collections import Counter
 from dataclasses import replace
 
@@ -11,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from densescan import completer as completer_module
-from densescan.completer import Completer, CompletionConfig
+from densescan.completer import Completer
+from densescan.completion import CompletionConfig
 from densescan.data.io import read_scan
 from densescan.data.scan import Scan
 from densescan.errors import InputError
@@ -370,3 +372,56 @@ def test_a_saved_scene_is_read_again(completer, tmp_path, ending):
     scene = completer(A)
     scene.save(tmp_path / f"scene{ending}")
     assert np.array_equal(read_scan(tmp_path / f"scene{ending}").points, scene.points)
+
+
+def test_a_stream_gives_what_calls_give(completer, tmp_path):
+    np.save(tmp_path / "a.npy", A)
+    scenes = completer.stream([tmp_path / "a.npy", B, Scan(A)], seed=3, steps=3)
+    for scene, scan in zip(scenes, (A, B, A), strict=True):
+        alone = completer(scan, seed=3, steps=3)
+        np.testing.assert_array_equal(scene.points, alone.points)
+        np.testing.assert_array_equal(scene.coarse, alone.coarse)
+        np.testing.assert_array_equal(scene.scan.points, scan)
+        assert scene.config == alone.config
+        assert list(scene.seconds) == STAGES
+
+
+def test_a_scan_that_cannot_be_completed_does_not_end_a_stream(completer, tmp_path):
+    good, missing, near, last = completer.stream([A, tmp_path / "none.bin", A / 100, B])
+    assert len(good.points)
+    assert isinstance(missing, InputError)
+    assert "none.bin" in str(missing)
+    assert isinstance(near, InputError)
+    with pytest.raises(InputError, match="points lie between") as alone:
+        completer(A / 100)
+    assert str(near) == str(alone.value)
+    np.testing.assert_array_equal(last.points, completer(B).points)
+
+
+def test_a_stream_refuses_bad_parameters_at_once(completer):
+    with pytest.raises(InputError, match="steps"):
+        completer.stream([A], steps=0)
+    with pytest.raises(InputError, match="unknown parameter"):
+        completer.stream([A], step=1)
+
+
+def test_a_closed_stream_stops_sampling(completer, monkeypatch):
+    steps = []
+    gate = threading.Event()
+    original = Denoiser.forward
+
+    def slow(*args):
+        steps.append(1)
+        if len(steps) > CONFIG.steps:  # of the second scan
+            gate.wait(30)
+        return original(*args)
+
+    monkeypatch.setattr(Denoiser, "forward", slow)
+    stream = completer.stream([A, B], guidance_scale=1.0)
+    next(stream)
+    stream.close()
+    gate.set()
+    threads = [t for t in threading.enumerate() if t.name.startswith("densescan")]
+    for thread in threads:
+        thread.join(30)
+    assert len(steps) <= CONFIG.steps + 1

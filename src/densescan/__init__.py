@@ -7,7 +7,8 @@
 
 from importlib.metadata import version
 
-from densescan.completer import Completer, Completion, CompletionConfig
+from densescan.completer import Completer
+from densescan.completion import Completion, CompletionConfig
 from densescan.data.io import read_scan, write_points
 from densescan.data.scan import Scan
 from densescan.errors import InputError

@@ -1,25 +1,25 @@
 """From one sparse scan to a dense scene."""
 
-import math
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
-from numbers import Integral, Real
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from torch import Tensor
 
-from densescan.data.io import write_points
+from densescan.ahead import ahead
+from densescan.completion import MIN_POINTS, Completion, CompletionConfig, sampler_of
+from densescan.data.io import read_scan
 from densescan.data.scan import Scan
-from densescan.diffusion import Schedule, dpm_solver_pp, gaussian, noise_scene
-from densescan.diffusion.samplers import EpsFn, NoiseFn, Sampler, consistent, ddim, ddpm, renoise
+from densescan.diffusion import Schedule, gaussian, noise_scene
+from densescan.diffusion.samplers import EpsFn, NoiseFn
 from densescan.errors import InputError
 from densescan.geometry.crop import clean_scene, within_range
 from densescan.geometry.sampling import farthest_point_sampling
@@ -27,88 +27,7 @@ from densescan.nets.encoder import Condition
 from densescan.nets.fused import fuse
 from densescan.nets.networks import Networks
 
-SamplerName = Literal["sde-dpm-solver++", "dpm-solver++", "ddpm", "ddim", "consistent", "renoise"]
-LastStep = Literal["diffusers-0.18", "diffusers-new"]
-MIN_POINTS = 2  # fewer have no spread, which the post-processing needs
-
 OnStep = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class CompletionConfig:
-    """How a scan is completed. The defaults are those of the released few-step students."""
-
-    scan_points: int = 18_000
-    """N: the scan is reduced to this many points by farthest point sampling; a smaller one is used whole."""
-    repeat: int = 10
-    """K: each point is repeated so many times, so that the scene has N K points before refinement."""
-    steps: int = 8
-    """Sampling steps: 50 for a teacher, 8 to 1 for a student."""
-    guidance_scale: float = 3.5
-    """Classifier-free guidance; 1 asks the network once a step instead of twice."""
-    sampler: SamplerName = "sde-dpm-solver++"
-    """Sampling algorithm; `consistent` is the one that agrees with the noising of Eq. 1."""
-    eta: float = 0.0
-    """Share of fresh noise a step, in [0, 1], of the samplers `ddim`, `consistent` and `renoise`."""
-    last_step: LastStep = "diffusers-0.18"
-    """Where the DPM solvers end: at the noise of t = 0, as released, or without noise."""
-    lam: float = 1.0
-    """Noise at the start of sampling [m] (Eq. 19)."""
-    min_range: float = 3.5
-    """Points of the scan nearer to the sensor are dropped: the car itself [m]."""
-    max_range: float = 50.0
-    """Points farther from the sensor are dropped, before and after sampling [m]."""
-    voxel_size: float | None = None
-    """Edge of the networks' voxels [m]; None: what they were trained with."""
-    refine: bool = True
-    """Let the refiner, if there is one, multiply the points by six."""
-    bfloat16: bool = False
-    """Multiply matrices in bfloat16: faster where the processor has it, not bit-equal to float32."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("scan_points", MIN_POINTS), ("repeat", 1), ("steps", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < least:
-                raise InputError(f"{name} must be a whole number of at least {least}, got {value}")
-        for name in ("guidance_scale", "eta", "lam", "min_range", "max_range"):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or not math.isfinite(value):
-                raise InputError(f"{name} must be a finite number, got {value}")
-        if self.voxel_size is not None and not 0 < self.voxel_size < math.inf:
-            raise InputError(f"voxel_size must be positive, got {self.voxel_size} m; the releases use 0.05")
-        if not 0 <= self.eta <= 1:
-            raise InputError(f"eta must lie in [0, 1], got {self.eta}; 0 is deterministic")
-        if self.lam < 0:
-            raise InputError(f"lam must be a noise scale of at least 0 m, got {self.lam}; usual is 1")
-        if not 0 <= self.min_range < self.max_range:
-            got = f"{self.min_range} to {self.max_range} m"
-            raise InputError(f"expected 0 <= min_range < max_range, got {got}; usual is 3.5 to 50 m")
-        for name, known in (("sampler", get_args(SamplerName)), ("last_step", get_args(LastStep))):
-            if getattr(self, name) not in known:
-                raise InputError(f"unknown {name} {getattr(self, name)!r}; known are {', '.join(known)}")
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A dense scene and how it came about."""
-
-    points: Float32[np.ndarray, "L 3"]
-    """The scene [m], sensor frame: refined where there is a refiner, otherwise equal to `coarse`."""
-    coarse: Float32[np.ndarray, "M 3"]
-    """The scene before refinement [m], sensor frame."""
-    seconds: dict[str, float]
-    """Wall-clock time of each stage; their sum is the whole."""
-    seed: int
-    """Seed of the noise."""
-    config: CompletionConfig
-    """All parameters used."""
-
-    def save(self, path: str | Path) -> None:
-        """Write the scene; the ending of the file's name chooses the format: .ply, .pcd, .bin or .npy.
-
-        Raises: InputError: unknown ending, or a place that cannot be written.
-        """
-        write_points(path, self.points)
 
 
 @dataclass
@@ -125,6 +44,16 @@ class _Clock:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds[name] = time.perf_counter() - began
+
+
+@dataclass
+class _Reduced:
+    """A scan that is ready for the networks."""
+
+    scan: Scan
+    points: Float[Tensor, "N 3"]
+    config: CompletionConfig
+    clock: _Clock
 
 
 class Completer:
@@ -151,7 +80,6 @@ class Completer:
         self.schedule = schedule or Schedule()
         self._fused: dict[torch.dtype, Networks] = {}
 
-    @torch.inference_mode()
     def __call__(
         self, scan: Scan | np.ndarray, *, seed: int = 0, on_step: OnStep | None = None, **changes: Any
     ) -> Completion:
@@ -163,27 +91,76 @@ class Completer:
         Raises: InputError: too few points within range, an unknown parameter or a bad value of one, or weights that
             leave no point of the scene.
         """
-        scan = scan if isinstance(scan, Scan) else _as_scan(scan)
-        config = _changed(self.config, changes)
-        self._check(config, seed)
-        clock = _Clock(self.device)
-        generator = torch.Generator().manual_seed(seed)
+        config = self._checked(seed, changes)
+        return self._completed(self._reduced(scan, config), seed, on_step)
+
+    def stream(
+        self, scans: Iterable[Scan | np.ndarray | str | Path], *, seed: int = 0, **changes: Any
+    ) -> Iterator[Completion | InputError]:
+        """Complete one scan after another, each as a call would, ahead of whoever takes the scenes: while one is used,
+        the next is sampled, and the scan after that is read and reduced.
+
+        Gives, in the order of the scans, each scene, or the error that its call would have raised, so that a bad scan
+        does not end a drive.
+        Args: scans: as for a call, or files. seed, changes: as for a call, for every scan.
+        Raises: InputError: a bad parameter or seed, at once.
+        """
+        config = self._checked(seed, changes)
+
+        def reduced(scan: Scan | np.ndarray | str | Path) -> _Reduced | InputError:
+            try:
+                return self._reduced(read_scan(scan) if isinstance(scan, str | Path) else scan, config)
+            except InputError as error:
+                return error
+
+        def completed(scan: _Reduced | InputError) -> Completion | InputError:
+            try:
+                return scan if isinstance(scan, InputError) else self._completed(scan, seed, on_step)
+            except InputError as error:
+                return error
+
+        asked_for = threading.Event()
+        asked_for.set()
+
+        def on_step(*_: int) -> None:
+            if not asked_for.is_set():
+                raise InputError("the stream was closed")
+
+        def scenes() -> Iterator[Completion | InputError]:
+            try:
+                yield from ahead(completed, ahead(reduced, scans))
+            finally:
+                asked_for.clear()
+
+        return scenes()
+
+    @torch.inference_mode()
+    def _reduced(self, scan: Scan | np.ndarray, config: CompletionConfig) -> _Reduced:
+        scan, clock = scan if isinstance(scan, Scan) else _as_scan(scan), _Clock(self.device)
         with clock.stage("crop"):  # 1. keep what lies around the car, within range
             points = torch.from_numpy(scan.points)
             points = points[within_range(points, config.min_range, config.max_range)]
             _check_enough(points, scan, config)
         with clock.stage("reduce"):  # 2. an even subset of N points
             points = points[farthest_point_sampling(points, config.scan_points)].to(self.device)
+        return _Reduced(scan, points, config, clock)
+
+    @torch.inference_mode()
+    def _completed(self, reduced: _Reduced, seed: int, on_step: OnStep | None) -> Completion:
+        points, config, clock = reduced.points, reduced.config, reduced.clock
+        generator = torch.Generator().manual_seed(seed)
         with clock.stage("encode"):  # 3. the condition, once a scan
             eps_fn = self._eps_fn(points, config)
         with clock.stage("denoise"):  # 4. K noisy copies of each point, denoised
             x_0 = self._denoise(eps_fn, points, config, gaussian(generator), on_step)
         with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
             coarse = x_0[clean_scene(x_0, points.repeat(config.repeat, 1), config.max_range)]
-            _check_not_empty(coarse, scan)
+            _check_not_empty(coarse, reduced.scan)
         with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
             scene = self._refine(coarse, config)
-        return Completion(scene.cpu().numpy(), coarse.cpu().numpy(), clock.seconds, seed, config)
+        return Completion(
+            scene.cpu().numpy(), coarse.cpu().numpy(), reduced.scan, clock.seconds, seed, config
+        )
 
     def sample(
         self, points: Float[Tensor, "N 3"], config: CompletionConfig, noise: NoiseFn
@@ -208,11 +185,13 @@ class Completer:
         )  # fmt: skip
         return x_0[0]
 
-    def _check(self, config: CompletionConfig, seed: int) -> None:
+    def _checked(self, seed: int, changes: dict[str, Any]) -> CompletionConfig:
+        config = self.config.changed(**changes)
         if config.steps > self.schedule.T:
             raise InputError(f"steps must be at most {self.schedule.T}, got {config.steps}")
         if not 0 <= seed < 2**63:
             raise InputError(f"seed must lie in [0, 2^63), got {seed}")
+        return config
 
     def _for_inference(self, config: CompletionConfig) -> Networks:
         """The networks as they are used: fused, once for each type, with voxels of the size asked for."""
@@ -256,16 +235,6 @@ def _as_scan(array: np.ndarray) -> Scan:
     return Scan(np.ascontiguousarray(array[finite, :3], np.float32))
 
 
-def _changed(config: CompletionConfig, changes: dict[str, Any]) -> CompletionConfig:
-    try:
-        return replace(config, **changes)
-    except TypeError as error:
-        known = ", ".join(CompletionConfig.__dataclass_fields__)
-        raise InputError(
-            f"unknown parameter of a completion in {sorted(changes)}; known are {known}"
-        ) from error
-
-
 def _check_enough(points: Tensor, scan: Scan, config: CompletionConfig) -> None:
     if len(points) < MIN_POINTS:
         raise InputError(
@@ -281,16 +250,3 @@ def _check_not_empty(coarse: Tensor, scan: Scan) -> None:
             f"{scan.path or 'the scan'}: no point of the sampled scene is finite and within range and height of the "
             "scan; these weights do not suit the scan or the parameters: try the model's own steps, lam and sampler"
         )
-
-
-def sampler_of(config: CompletionConfig) -> Sampler:
-    """The algorithm of that name with the keywords of its own that the configuration sets."""
-    samplers: dict[SamplerName, Sampler] = {
-        "sde-dpm-solver++": partial(dpm_solver_pp, last_step=config.last_step),
-        "dpm-solver++": partial(dpm_solver_pp, last_step=config.last_step),  # called without noise
-        "ddpm": ddpm,
-        "ddim": partial(ddim, eta=config.eta),
-        "consistent": partial(consistent, eta=config.eta),
-        "renoise": partial(renoise, churn=config.eta),
-    }
-    return samplers[config.sampler]

@@ -8,7 +8,8 @@ from runs import PlainPredictor
 from safetensors.torch import load_file
 from scipy.spatial import cKDTree
 
-from densescan.completer import Completer, CompletionConfig
+from densescan.completer import Completer
+from densescan.completion import CompletionConfig
 from densescan.diffusion import gaussian
 from densescan.geometry.sampling import farthest_point_sampling
 from densescan.sparse.tensor import voxelise as fast_voxelise

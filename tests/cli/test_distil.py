@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from densescan.cli import main
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.nets.minkunet import NetConfig
 from densescan.weights.folder import ModelConfig, build, load, read_model, save_model
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.data.io import write_points
 from densescan.data.scan import Scan
 from densescan.data.split import Case

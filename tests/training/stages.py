@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.data.dataset import Crop, CropConfig
 from densescan.nets.minkunet import NetConfig
 from densescan.nets.networks import Networks

@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.diffusion.schedule import Schedule
 from densescan.errors import InputError
 from densescan.metrics.jsd import JensenShannon3D

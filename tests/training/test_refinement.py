@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.errors import InputError
 from densescan.nets.minkunet import NetConfig
 from densescan.training.batch import Batch

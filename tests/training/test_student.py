@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.diffusion.samplers import consistent, dpm_solver_pp, gaussian
 from densescan.diffusion.schedule import Schedule
 from densescan.errors import InputError

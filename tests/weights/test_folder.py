@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.errors import InputError
 from densescan.nets.minkunet import NetConfig
 from densescan.nets.networks import Networks

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.errors import InputError
 from densescan.nets.minkunet import NetConfig
 from densescan.weights.folder import CONFIG, ModelConfig, build, load, read_model

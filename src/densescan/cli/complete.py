@@ -19,7 +19,7 @@ from densescan.cli.options import (
     option_value,
     with_defaults,
 )
-from densescan.completer import Completer, Completion, CompletionConfig
+from densescan.completion import Completion, CompletionConfig
 from densescan.data.io import check_writable, read_scan, write_points
 from densescan.errors import InputError
 from densescan.files import check_writable as check_file
@@ -84,15 +84,24 @@ class Complete(Command):
         """
         jobs = self._jobs()
         completer = load(self.model, choose_device(self.device))
+        options = {"seed": self.seed, **asdict(self.completion)}
         if len(jobs) == 1:
-            return self._complete(jobs[0], completer)
+            scan = read_scan(jobs[0].scan)
+            with progress(jobs[0].scan.name, self.completion.steps) as update:
+                scene = completer(scan, on_step=lambda done, _: update(done, ""), **options)
+            return _write(jobs[0], scene)
         failed = 0
-        for job in jobs:
-            try:
-                self._complete(job, completer)
-            except InputError as error:
-                complain(str(error))
-                failed += 1
+        with progress("scans", len(jobs)) as update:
+            scenes = completer.stream([job.scan for job in jobs], **options)
+            for done, (job, found) in enumerate(zip(jobs, scenes, strict=True), 1):
+                try:
+                    if isinstance(found, InputError):
+                        raise found
+                    _write(job, found)
+                except InputError as error:
+                    complain(str(error))
+                    failed += 1
+                update(done, job.scan.name)
         if failed:
             raise InputError(f"{failed} of {len(jobs)} scans were not completed, see above")
 
@@ -130,20 +139,6 @@ class Complete(Command):
                 _check(job)
         return jobs
 
-    def _complete(self, job: Job, completer: Completer) -> None:
-        scan = read_scan(job.scan)
-        changes = asdict(self.completion)
-        with progress(job.scan.name, self.completion.steps) as update:
-            scene = completer(scan, seed=self.seed, on_step=lambda done, _: update(done, ""), **changes)
-        for path in filter(None, (job.scene, job.coarse, job.picture)):
-            make_folder(path.parent)
-        scene.save(job.scene)
-        if job.coarse is not None:
-            write_points(job.coarse, scene.coarse)
-        if job.picture is not None:
-            render_before_after(scan.points, scene.points, job.picture, title=job.scan.name)
-        say(_report(job, len(scan), scene))
-
 
 def _scans_in(path: Path) -> list[Path]:
     if not path.is_dir():
@@ -172,10 +167,21 @@ def _check(job: Job) -> None:
         raise InputError(f"scan, scene, coarse scene and picture of {job.scan} must be different files")
 
 
-def _report(job: Job, points_in: int, scene: Completion) -> str:
+def _write(job: Job, scene: Completion) -> None:
+    for path in filter(None, (job.scene, job.coarse, job.picture)):
+        make_folder(path.parent)
+    scene.save(job.scene)
+    if job.coarse is not None:
+        write_points(job.coarse, scene.coarse)
+    if job.picture is not None:
+        render_before_after(scene.scan.points, scene.points, job.picture, title=job.scan.name)
+    say(_report(job, scene))
+
+
+def _report(job: Job, scene: Completion) -> str:
     seconds = "  ".join(f"{stage} {value:.2f}" for stage, value in scene.seconds.items())
     lines = {
-        "scan": f"{job.scan}: {points_in:,} points",
+        "scan": f"{job.scan}: {len(scene.scan.points):,} points",
         "scene": f"{job.scene}: {len(scene.points):,} points",
     }
     if job.coarse is not None:

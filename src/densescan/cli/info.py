@@ -13,7 +13,7 @@ import tyro
 
 from densescan.cli.console import PROGRAM, rows, say
 from densescan.cli.options import Command
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.data.io import read_scan
 from densescan.nets.minkunet import NetConfig
 from densescan.weights.folder import CARD, TENSORS, bundled_names, model_folder, read_model

@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from densescan.cli.console import Update, complain, duration, progress, rows, say
 from densescan.cli.options import Command, check_folder, make_folder, option_value, with_defaults
 from densescan.cli.training_data import TrainingData
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.nets.networks import Networks
 from densescan.recipes.catalogue import RECIPES, find_recipe
 from densescan.recipes.recipe import Recipe, StageName

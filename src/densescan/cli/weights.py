@@ -9,7 +9,7 @@ import tyro
 from densescan.cli.console import rows, say
 from densescan.cli.info import describe_model
 from densescan.cli.options import Command, Inputs, Output, check_folder, parse
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.errors import InputError
 from densescan.weights.folder import (
     CARD,

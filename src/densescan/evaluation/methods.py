@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.data.io import read_scan
 from densescan.data.split import Case
 from densescan.errors import InputError

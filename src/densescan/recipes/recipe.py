@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.training.config import LoopConfig
 from densescan.training.diffusion_dpo import DiffusionDpoConfig
 from densescan.training.distillation_dpo import DistillationDpoConfig

@@ -37,7 +37,7 @@ class Size:
     refiner: str
     """The run whose refiner mends all scenes."""
     teachers: tuple[str, ...]
-    """How teachers are sampled unless a row says otherwise: fields of `densescan.completer.CompletionConfig`."""
+    """How teachers are sampled unless a row says otherwise: fields of `densescan.completion.CompletionConfig`."""
     students: tuple[str, ...]
     """How students are sampled."""
     scores: tuple[tuple[str, str], ...] = ()

@@ -6,7 +6,7 @@ and refiner are the bundled model's; the fine-tuned teacher and the students wer
 
 from dataclasses import replace
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.nets.minkunet import NetConfig
 from densescan.recipes.recipe import FROM_TEACHER, NOT_RUN, Recipe, Standing
 from densescan.recipes.students import preferring, score_distilled

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from densescan.completer import Completer, CompletionConfig
+from densescan.completer import Completer
+from densescan.completion import CompletionConfig
 from densescan.data.dataset import CropConfig
 from densescan.diffusion.process import add_noise
 from densescan.diffusion.samplers.interface import EpsFn

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from densescan.completer import CompletionConfig, sampler_of
+from densescan.completion import CompletionConfig, sampler_of
 from densescan.diffusion.samplers.interface import EpsFn, NoiseFn
 from densescan.diffusion.schedule import Schedule
 from densescan.errors import InputError

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from densescan.completer import Completer, CompletionConfig
+from densescan.completer import Completer
+from densescan.completion import CompletionConfig
 from densescan.data.dataset import CropConfig
 from densescan.diffusion.process import add_noise
 from densescan.diffusion.schedule import Schedule

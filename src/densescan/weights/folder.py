@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from densescan.completer import Completer, CompletionConfig
+from densescan.completer import Completer
+from densescan.completion import CompletionConfig
 from densescan.errors import InputError
 from densescan.files import atomic_write
 from densescan.nets.denoiser import Denoiser

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densescan.completer import CompletionConfig
+from densescan.completion import CompletionConfig
 from densescan.errors import InputError
 from densescan.nets.minkunet import RELEASED_WIDTHS, NetConfig
 from densescan.nets.networks import PREFIXES, Networks
