@@ -155,16 +155,16 @@ def table(rows: Rows) -> Iterator[str]:
     heads = [f"{figure.upper()}, {steps} step{'s' if steps > 1 else ''}" for figure, steps in columns]
     yield (
         "| "
-        + " | ".join(["objective", "seeds", *heads, *(f"{head}, against plain" for head in heads[:2])])
+        + " | ".join(["objective", "seeds", *heads, *(f"{head}, against plain" for head in heads)])
         + " |"
     )
-    yield "|---|" + "---:|" * (len(columns) + 3)
+    yield "|---|" + "---:|" * (2 * len(columns) + 1)
     for name in [START, *OBJECTIVES]:
         if name not in rows:
             continue
         cells = [name, str(len(rows[name]))]
         cells += [spread([crops.mean() for crops in per_seed(rows, name, s, f)]) for f, s in columns]
-        cells += [against_plain(rows, name, steps) for steps in STEPS]
+        cells += [against_plain(rows, name, s, f) for f, s in columns]
         yield "| " + " | ".join(cells) + " |"
 
 
@@ -174,13 +174,15 @@ def spread(values: list[float]) -> str:
     return f"{np.mean(values):.4f}{deviation}"
 
 
-def against_plain(rows: Rows, name: str, steps: int) -> str:
-    """Mean paired difference of the CD [m] to plain score distillation of the same seed, with its 95 % interval: over
+def against_plain(rows: Rows, name: str, steps: int, figure: str) -> str:
+    """Mean paired difference of a figure to plain score distillation of the same seed, with its 95 % interval: over
     seeds and crops, whose differences are taken as independent."""
     if name in (START, PLAIN):
         return ""
     shared = sorted(rows[name].keys() & rows[PLAIN].keys())
-    pairs = [[np.array(rows[n][seed]["scores"][str(steps)]["cd"]) for n in (name, PLAIN)] for seed in shared]
+    pairs = [
+        [np.array(rows[n][seed]["scores"][str(steps)][figure]) for n in (name, PLAIN)] for seed in shared
+    ]
     if not pairs:
         return ""
     return with_interval(np.concatenate([ours - plain for ours, plain in pairs]))
