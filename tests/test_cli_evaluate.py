@@ -203,6 +203,16 @@ def test_results_table(records, shown, refused):
     assert "other.jsonl is no record" in refused("results", "table", "other.jsonl")
 
 
+def test_results_paper(records, shown, refused):
+    table = shown("results", "paper", "8", records, "--no-intervals")
+    assert "Table 8 (score distillation, refined)" in table
+    methods = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
+    assert methods[2:] == ["| bare", "| jitter:0.2", "| LiDiff", "| Score Distillation", "| Distillation-DPO"]
+    assert "0.419" in table
+    assert "tabular" in shown("results", "paper", "8", records, "--latex")
+    assert "tables 1 to 8" in refused("results", "paper", "0", records)
+
+
 def test_results_compare(records, data, shown, refused):
     pair = (records / "bare.jsonl", records / "jitter-0.2.jsonl")
     text = shown("results", "compare", *pair, "--columns", "cd")

@@ -27,6 +27,7 @@ COMMANDS: dict[str, type[Command]] = {
     "complete": complete.Complete,
     "evaluate": evaluate.Evaluate,
     "results table": results.Table,
+    "results paper": results.Paper,
     "results compare": results.Compare,
     "results sheet": sheet.Sheet,
     "info": info.Info,

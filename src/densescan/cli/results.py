@@ -14,6 +14,7 @@ from densescan.evaluation.comparison import compare_runs, comparison_table
 from densescan.evaluation.published import TABLE_1, TABLE_2
 from densescan.evaluation.records import Run, read_run
 from densescan.evaluation.tables import Settings, latex, markdown, ours, published
+from densescan.recipes.beside import beside_the_paper
 
 Published = Literal["semantic-kitti", "kitti-360"]
 PUBLISHED = {"semantic-kitti": TABLE_1, "kitti-360": TABLE_2}
@@ -68,6 +69,41 @@ class Table(Command):
         settings = Settings(self.columns, not self.no_intervals, self.block)
         runs = [read_run(path) for path in record_files(self.records)]
         say("\n\n".join(table_texts(runs, self.published, settings, self.latex)))
+
+
+@dataclass(frozen=True)
+class Paper(Command):
+    """Show a table of the paper: our records with their intervals, and the printed values beside them.
+
+    Rows find their records by the names that `densescan recipes commands` gives them; what was not scored has dashes.
+
+    Examples:
+      densescan results paper 1 runs/scores/held-out
+      densescan results paper 3 runs/scores/held-out --columns cd jsd_bev --latex
+    """
+
+    table: tyro.conf.Positional[int]
+    """Number of the table, 1 to 8."""
+    records: tyro.conf.Positional[Path]
+    """Folder with records of one split."""
+    columns: Columns = ()
+    """Figures to show; none: CD, both JSD, and IoU at 0.5 and 0.2 m."""
+    no_intervals: Flag = False
+    """Show the means alone."""
+    block: int = 1
+    """Resample so many consecutive frames together: neighbours in time are not independent."""
+    latex: Flag = False
+    """LaTeX (booktabs) in place of Markdown."""
+
+    def run(self) -> None:
+        """Print the table.
+
+        Raises: InputError: no such table, no record, or records of several splits.
+        """
+        settings = Settings(self.columns, not self.no_intervals, self.block)
+        runs = [read_run(path) for path in record_files([self.records])]
+        table = beside_the_paper(self.table, {run.header.method: run for run in runs}, settings)
+        say(latex(table) if self.latex else markdown(table))
 
 
 @dataclass(frozen=True)

@@ -95,33 +95,44 @@ def ours(runs: Sequence[Run], settings: Settings = Settings()) -> list[Table]:
 def _table(runs: list[Run], settings: Settings) -> Table:
     wanted = settings.columns or [name for name, figure in COLUMNS.items() if figure.headline]
     columns = [name for name in wanted if any(_has(run, name) for run in runs)]
+    figures = figure_cells(runs, columns, settings)
+    rows = [
+        [Cell(run.header.method), Cell(_count(run)), *cells] for run, cells in zip(runs, figures, strict=True)
+    ]
+    split = runs[0].header.split
+    header = ["method", "frames", *(COLUMNS[name].heading for name in columns), SECONDS]
+    return Table(f"{split['name']}, {split['frames']} frames", header, rows, provenance(runs, settings))
+
+
+def figure_cells(
+    runs: Sequence[Run | None], columns: Sequence[str], settings: Settings = Settings()
+) -> list[list[Cell]]:
+    """Of each run the columns and the seconds, the best of each column bold; dashes where there is no run."""
     means = {name: [_estimate(run, name, settings.block) for run in runs] for name in columns}
     best = {name: _best(name, means[name], runs) for name in columns}
     rows = []
     for i, run in enumerate(runs):
-        cells = [Cell(run.header.method), Cell(_count(run))]
+        cells = []
         for name in columns:
             text = _number(means[name][i], COLUMNS[name].digits, settings.intervals)
             cells.append(Cell(text, _is_whole(run) and text.split(" ")[0] == best[name]))
         rows.append([*cells, Cell(_seconds(run))])
-    split = runs[0].header.split
-    header = ["method", "frames", *(COLUMNS[name].heading for name in columns), SECONDS]
-    return Table(f"{split['name']}, {split['frames']} frames", header, rows, _notes(runs, settings))
+    return rows
 
 
 def _has(run: Run, column: str) -> bool:
     return run.has(column.removesuffix("_micro"))
 
 
-def _is_whole(run: Run) -> bool:
-    return not run.failed and 0 < len(run.rows) == run.header.split["frames"]
+def _is_whole(run: Run | None) -> bool:
+    return run is not None and not run.failed and 0 < len(run.rows) == run.header.split["frames"]
 
 
-def _estimate(run: Run, column: str, block: int) -> Interval | None:
-    return None if run.failed or not _has(run, column) else estimate(run, column, block)
+def _estimate(run: Run | None, column: str, block: int) -> Interval | None:
+    return None if run is None or run.failed or not _has(run, column) else estimate(run, column, block)
 
 
-def _best(column: str, means: list[Interval | None], runs: list[Run]) -> str:
+def _best(column: str, means: list[Interval | None], runs: Sequence[Run | None]) -> str:
     """The best mean as it is printed: all that are printed alike are bold."""
     figure = COLUMNS[column]
     whole = [mean.mean for mean, run in zip(means, runs, strict=True) if mean is not None and _is_whole(run)]
@@ -145,12 +156,13 @@ def _count(run: Run) -> str:
     return str(len(run.rows)) if _is_whole(run) else f"{len(run.rows)} of {run.header.split['frames']}"
 
 
-def _seconds(run: Run) -> str:
-    seconds = None if run.failed else run.seconds()
+def _seconds(run: Run | None) -> str:
+    seconds = None if run is None or run.failed else run.seconds()
     return NONE if seconds is None else f"{seconds.mean():.2f}"
 
 
-def _notes(runs: list[Run], settings: Settings) -> list[str]:
+def provenance(runs: Sequence[Run], settings: Settings = Settings()) -> list[str]:
+    """What must be said below a table: what the intervals are, on what and by which code the runs were made."""
     unit = "frames" if settings.block == 1 else f"blocks of {settings.block} consecutive frames"
     notes = [f"[{LEVEL:.0%} bootstrap interval over {unit}]."] if settings.intervals else []
     hardware = sorted({row.hardware for run in runs for row in run.rows if row.hardware})
@@ -172,11 +184,11 @@ def published(table: PublishedTable) -> Table:
     rows = [
         [
             Cell(row.method),
-            Cell(_optional(row.steps, 0)),
+            Cell(optional(row.steps, 0)),
             Cell(f"{row.cd:.3f}"),
             Cell(f"{row.jsd:.3f}"),
-            Cell(_optional(row.emd, 2)),
-            Cell(_optional(row.seconds, 2)),
+            Cell(optional(row.emd, 2)),
+            Cell(optional(row.seconds, 2)),
         ]
         for row in table.rows
     ]
@@ -187,7 +199,8 @@ def published(table: PublishedTable) -> Table:
     return Table(f"Published: {table.data_set}, Table {table.number} ({table.about})", header, rows, notes)
 
 
-def _optional(value: float | int | None, digits: int) -> str:
+def optional(value: float | int | None, digits: int) -> str:
+    """A number, or a dash where there is none."""
     return NONE if value is None else f"{value:.{digits}f}"
 
 
