@@ -12,15 +12,16 @@ from typing import Any
 from torch import nn
 
 from densescan.geometry.sampling import farthest_point_sampling
-from densescan.nets.fused import FusedConv, FusedPointwise
+from densescan.nets.fused import FusedPointwise
 from densescan.nets.matching import nearest_voxel
+from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.functional import finished_conv, gather, points_to_voxels, sparse_conv
 from densescan.sparse.modules import BatchNorm, LayerNorm, PointwiseConv, ReLU
 from densescan.sparse.tensor import Voxels, voxelise
 
 CONVOLUTION = [sparse_conv, finished_conv, PointwiseConv.forward, FusedPointwise.forward]
-FINISH = [FusedConv.finish]
-"""What a fused convolution does to its rows: norm, shortcut and ReLU."""
+FINISH = [Epilogue.__call__]
+"""What follows a convolution within it: norm, shortcut and ReLU."""
 GATHER, SCATTER = "index_select", "embedding_bag"
 """The operations that fetch the rows of a convolution and add its products."""
 

@@ -6,15 +6,15 @@ weights are rounded to it once; the stem, which sees coordinates, and the head, 
 """
 
 import copy
-from functools import partial
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densescan.nets.blocks import DownBlock, ResidualBlock, UpBlock
 from densescan.nets.minkunet import EncoderHalf
+from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.functional import finished_conv, pointwise_conv
 from densescan.sparse.modules import BatchNorm, LayerNorm, PointwiseConv, SparseConv
 from densescan.sparse.tensor import SparseTensor, Voxels
@@ -47,15 +47,8 @@ class FusedConv(nn.Module):
     ) -> SparseTensor:
         """finer: as for `SparseConv`. shortcut: features to add before the ReLU."""
         kernel_map, voxels = self.route(x.voxels, finer)
-        finish = partial(self.finish, shortcut)
-        return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, finish), voxels)
-
-    def finish(self, shortcut: Tensor | None, rows: Tensor, where: slice, out: Tensor) -> None:
-        """What follows the convolution, done to some of its output rows."""
-        rows = _normed(rows, self.bias, self.ln)
-        if shortcut is not None:
-            rows += shortcut[where]
-        torch.clamp_min(rows, 0, out=out)
+        epilogue = replace(_normed(self.bias, self.ln), residual=shortcut, relu=True)
+        return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, epilogue), voxels)
 
 
 class FusedPointwise(nn.Module):
@@ -68,13 +61,13 @@ class FusedPointwise(nn.Module):
 
     def forward(self, x: SparseTensor) -> Tensor:
         """The features alone."""
-        return _normed(pointwise_conv(x.feats, self.kernel), self.bias, self.ln)
+        rows = pointwise_conv(x.feats, self.kernel)
+        _normed(self.bias, self.ln)(rows, slice(None), rows)
+        return rows
 
 
-def _normed(rows: Tensor, bias: Tensor | None, ln: nn.LayerNorm | None) -> Tensor:
-    if bias is not None:
-        rows += bias
-    return rows if ln is None else F.layer_norm(rows, ln.normalized_shape, ln.weight, ln.bias, ln.eps)
+def _normed(bias: Tensor | None, ln: nn.LayerNorm | None) -> Epilogue:
+    return Epilogue(shift=bias) if ln is None else Epilogue(ln.weight, ln.bias, ln.eps)
 
 
 class FusedResidual(nn.Module):

@@ -5,7 +5,6 @@ bit-identical from run to run: no sum depends on the order in which threads arri
 device, they compute instead.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,16 +14,15 @@ from torch import Tensor
 
 from densescan.sparse.backends import backend_of
 from densescan.sparse.chunks import ROWS_AT_ONCE
+from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.matmul import matmul
 from densescan.sparse.tensor import PointMap
 
-Finish = Callable[[Tensor, slice, Tensor], object]
-"""What becomes of some output rows of a convolution: given the rows, which may be overwritten, which they are, and
-where the result is to be written, which may be those rows."""
 
-
-def _convolve(feats: Tensor, kernel: Tensor, kernel_map: KernelMap, finish: Finish | None = None) -> Tensor:
+def _convolve(
+    feats: Tensor, kernel: Tensor, kernel_map: KernelMap, epilogue: Epilogue | None = None
+) -> Tensor:
     """out[o] = sum_k feats[i] @ kernel[k] over the pairs (i, o) of each offset; sums are kept in float32 or wider."""
     copies, (c_in, c_out) = feats.shape[1:-1], kernel.shape[1:]
     n_copies, flat = copies.numel(), feats.flatten(1)
@@ -43,10 +41,10 @@ def _convolve(feats: Tensor, kernel: Tensor, kernel_map: KernelMap, finish: Fini
         sums = F.embedding_bag(chunk.bags, products[:n], chunk.bag_starts, mode="sum").unflatten(
             1, (*copies, -1)
         )
-        if finish is None:
+        if epilogue is None:
             out[ends] = sums
         else:
-            finish(sums, ends, out[ends])
+            epilogue(sums, ends, out[ends])
     return out
 
 
@@ -108,19 +106,17 @@ def finished_conv(
     feats: Float[Tensor, "V_in *G C_in"],
     kernel: Float[Tensor, "K C_in C_out"],
     kernel_map: KernelMap,
-    finish: Finish,
+    epilogue: Epilogue,
 ) -> Float[Tensor, "V_out *G C_out"]:
-    """`sparse_conv` with what follows it done to rows that are still in the cache. Not differentiable.
+    """`sparse_conv` with what follows it done to rows that are still at hand. Not differentiable.
 
     Several copies G of the features share every row list and every look at the kernel.
     """
     if backend_of(feats) == "triton":
         from densescan.sparse.backends import triton
 
-        out = triton.fused_conv(feats, kernel, kernel_map)
-        finish(out, slice(None), out)
-        return out
-    return _convolve(feats, kernel, kernel_map, finish)
+        return triton.fused_conv(feats, kernel, kernel_map, epilogue)
+    return _convolve(feats, kernel, kernel_map, epilogue)
 
 
 def pointwise_conv(

@@ -36,7 +36,7 @@ CONV = {
 }
 CONV_FORM = {
     **{"K": 27, "BLOCK_ROWS": 64, "BLOCK_OUT": 64, "BLOCK_IN": 32, "PRECISION": "ieee", "WIDEN": False},
-    **{"SCALED": False, "NORM": 1, "RESIDUAL": True, "RELU": True},
+    **{"SCALED": False, "LAYER_NORM": False, "GAIN": True, "SHIFT": True, "RESIDUAL": True, "RELU": True},
 }
 GRADIENT = {
     **dict.fromkeys(("feats", "grad_out"), _BF16),

@@ -22,7 +22,8 @@ def convolve_kernel(
     gain, shift, residual, eps,  # (c_out,), (c_out,), (n_out, copies, c_out)
     n_out, copies, c_in, c_out,
     K: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
-    SCALED: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
+    SCALED: tl.constexpr, LAYER_NORM: tl.constexpr, GAIN: tl.constexpr, SHIFT: tl.constexpr,
+    RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """out[order[p]] = epilogue(sum_k (feats * scale)[table[k, p]] @ kernel[k]); grid (T, c_out blocks, copies)."""
@@ -52,13 +53,14 @@ def convolve_kernel(
             a, b = a.to(tl.float32), b.to(tl.float32)
         total = tl.dot(a, b, total, input_precision=PRECISION)
 
-    if NORM == 2:  # over the channels of each row; the block holds all of them
+    if LAYER_NORM:  # over the channels of each row; the block holds all of them
         mean = tl.sum(total, axis=1) / c_out
         total = tl.where(wanted[None, :], total - mean[:, None], 0.0)
         variance = tl.sum(total * total, axis=1) / c_out
         total *= tl.rsqrt(variance + eps)[:, None]
-    if NORM != 0:
+    if GAIN:
         total *= tl.load(gain + column, mask=wanted, other=0.0).to(tl.float32)[None, :]
+    if SHIFT:
         total += tl.load(shift + column, mask=wanted, other=0.0).to(tl.float32)[None, :]
     row = tl.load(order + position, mask=inside, other=0)
     place = (row * copies + copy)[:, None] * c_out + column[None, :]

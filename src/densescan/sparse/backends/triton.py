@@ -5,21 +5,21 @@ convolution happen in its one pass over memory.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import triton
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from densescan.sparse.backends.kernels import convolve_kernel, kernel_gradient_kernel
 from densescan.sparse.backends.launch import COMPILE, INTERPRETED, on_device_of, precision
 from densescan.sparse.backends.table import NeighbourTable, table_of
+from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.kernel_map import KernelMap
 
 MAX_ELEMENTS = 2**31 - 1  # the kernels count rows times channels in 32 bits
 _PROGRAMS = 1056  # aimed at in the weight gradient: 8 for each multiprocessor of an H200
-_NORMS = {"none": 0, "affine": 1, "layer": 2}  # as `convolve_kernel` numbers them
 
 
 @dataclass(frozen=True)
@@ -44,34 +44,6 @@ class RowScale:
 
     weight: Float[Tensor, "P C_in"]
     rows: Int[Tensor, "V_in *G"]
-
-
-@dataclass(frozen=True)
-class Epilogue:
-    """What is done to the sums of a convolution before they are written: norm, then residual, then ReLU."""
-
-    norm: Literal["none", "affine", "layer"] = "none"
-    """`affine`: times gain plus shift (a folded batch norm). `layer`: over the channels of each row, then affine."""
-    gain: Float[Tensor, " C_out"] | None = None
-    shift: Float[Tensor, " C_out"] | None = None
-    eps: float = 1e-5
-    """Added to the variance of a layer norm."""
-    residual: Float[Tensor, "V_out *G C_out"] | None = None
-    relu: bool = False
-
-    @classmethod
-    def of_norm(cls, norm: nn.Module, residual: Tensor | None = None, relu: bool = False) -> "Epilogue":
-        """The epilogue of a batch norm with its running statistics (inference), or of a layer norm.
-
-        Raises: ValueError: a batch norm that trains, or another module.
-        """
-        if isinstance(norm, nn.LayerNorm):
-            return cls("layer", norm.weight, norm.bias, norm.eps, residual, relu)
-        if not isinstance(norm, nn.BatchNorm1d) or norm.training or norm.running_var is None:
-            raise ValueError(f"expected a layer norm, or a batch norm in inference, got {norm}")
-        assert norm.running_mean is not None
-        gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        return cls("affine", gain, norm.bias - norm.running_mean * gain, norm.eps, residual, relu)
 
 
 class _SparseConv(torch.autograd.Function):
@@ -135,7 +107,9 @@ def convolve(
     _check(feats, kernel, table)
     copies = feats.shape[1:-1].numel()
     c_in, c_out = kernel.shape[1:]
-    blocks = blocks or forward_blocks(feats, c_out, copies * table.n_out, whole=epilogue.norm == "layer")
+    blocks = blocks or forward_blocks(
+        feats, c_out, copies * table.n_out, whole=epilogue.layer_eps is not None
+    )
     tiles = table.tiles(blocks.rows)
     out = feats.new_empty(table.n_out, *feats.shape[1:-1], c_out)
     grid = (len(tiles.counts), triton.cdiv(c_out, blocks.c_out), copies)
@@ -147,12 +121,12 @@ def convolve(
             table.rows, table.order, tiles.offsets, tiles.counts,
             _pointer(scale.weight if scale else None, feats), _pointer(scale.rows if scale else None, table.order),
             _pointer(epilogue.gain, feats), _pointer(epilogue.shift, feats),
-            _pointer(epilogue.residual, feats), epilogue.eps,
+            _pointer(epilogue.residual, feats), epilogue.layer_eps or 0.0,
             table.n_out, copies, c_in, c_out,
             K=len(kernel), BLOCK_ROWS=blocks.rows, BLOCK_OUT=blocks.c_out, BLOCK_IN=blocks.c_in,
-            SCALED=scale is not None, NORM=_NORMS[epilogue.norm],
-            RESIDUAL=epilogue.residual is not None, RELU=epilogue.relu,
-            PRECISION=precision(), WIDEN=INTERPRETED,
+            SCALED=scale is not None, LAYER_NORM=epilogue.layer_eps is not None,
+            GAIN=epilogue.gain is not None, SHIFT=epilogue.shift is not None, RESIDUAL=epilogue.residual is not None,
+            RELU=epilogue.relu, PRECISION=precision(), WIDEN=INTERPRETED,
             num_warps=blocks.warps, num_stages=blocks.stages, **COMPILE,
         )  # fmt: skip
     return out
