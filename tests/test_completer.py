@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -201,10 +202,11 @@ def test_every_step_is_reported(completer):
 
 
 def test_every_stage_is_timed(completer):
+    began = time.perf_counter()
     seconds = completer(A).seconds
     assert list(seconds) == STAGES
-    assert min(seconds.values()) >= 0
-    assert seconds["denoise"] == max(seconds.values())
+    assert min(seconds.values()) > 0
+    assert sum(seconds.values()) <= time.perf_counter() - began
 
 
 # Parameters
