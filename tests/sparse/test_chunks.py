@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from densescan.sparse import chunks
-from densescan.sparse.chunks import FINEST_STEP, ROWS_AT_ONCE, cut
+from densescan.sparse.chunks import ROWS_AT_ONCE, cut
+from densescan.sparse.matmul import FINEST_STEP
 
 N_IN, N_OUT = 500, 400
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from densescan.sparse.matmul import matmul
+from densescan.sparse.matmul import FINEST_STEP, matmul, repeating, with_repeating_rows
 
 
 @pytest.mark.parametrize("n", [70, 2_000])
@@ -23,3 +24,38 @@ def test_products_are_right_in_every_type(dtype, tolerance, transposed, n):
         assert product.dtype == dtype
         assert (product.double() - exact).abs().max() < tolerance * exact.abs().max()
     assert product.data_ptr() == out.data_ptr()
+
+
+def test_sizes_that_repeat_are_few_and_little_larger():
+    counts = torch.arange(100_000)
+    rounded = repeating(counts)
+    assert rounded[0] == 0
+    assert ((rounded >= counts) & (rounded - counts <= (counts // 8).clamp(min=FINEST_STEP))).all()
+    assert len(rounded.unique()) < 100
+    assert torch.equal(repeating(rounded), rounded)
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (1, 8), (33, 8), (1_000, 8), (5, 2, 8)])
+def test_rows_and_gradients_are_those_without_padding(shape):
+    generator = torch.Generator().manual_seed(0)
+    mlp = nn.Sequential(nn.Linear(8, 6), nn.LeakyReLU(0.1), nn.Linear(6, 4)).double()
+    rows = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    results = []
+    for out in (mlp(rows), with_repeating_rows(mlp, rows)):
+        weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        grads = torch.autograd.grad((out * weights).sum(), (rows, *mlp.parameters()))
+        results.append((out, *grads))
+    for plain, padded in zip(*results, strict=True):
+        torch.testing.assert_close(padded, plain)
+
+
+def test_products_are_of_sizes_that_repeat():
+    seen = set()
+
+    def product(rows):
+        seen.add(len(rows))
+        return rows
+
+    for n in range(1, 2_000):
+        assert len(with_repeating_rows(product, torch.zeros(n, 1))) == n
+    assert len(seen) < 40

@@ -13,6 +13,7 @@ from densescan.nets.encoder import Condition
 from densescan.nets.matching import nearest_voxel
 from densescan.nets.minkunet import NetConfig, UNet, VoxelisedPoints, embed_points
 from densescan.sparse.functional import gather
+from densescan.sparse.matmul import with_repeating_rows
 from densescan.sparse.tensor import SparseTensor, Voxels
 
 # Where the condition scales features:
@@ -133,7 +134,7 @@ class Denoiser(UNet):
             y = self.up(i, y, skip.voxels)
             y = self.join(i, y, skip)
         # The head is row-wise: it runs once per voxel and its three channels are gathered.
-        out = scene.points.to_points(y.with_feats(self.last(y.feats)))
+        out = scene.points.to_points(y.with_feats(with_repeating_rows(self.last, y.feats)))
         if self.config.predicts == "noise":
             return out
         scale = self.error_scale(t).view(-1, *(1,) * (out.ndim - 1))
@@ -155,8 +156,8 @@ class Denoiser(UNet):
     def _weight(self, place: str, voxels: Voxels, time: Tensor, matches: _Matches) -> Float[Tensor, "*V C"]:
         """What one condition multiplies the features of each voxel by; one row if it is the same for all."""
         cond = matches.condition
-        latent = self.get_submodule(f"latent_{place}")(cond.feats)
+        latent = with_repeating_rows(self.get_submodule(f"latent_{place}"), cond.feats)
         temp = gather(self.get_submodule(f"{place}_temp")(time), cond.voxels.batch)
         parts = (temp, latent) if place == TIME_BEFORE_LATENT else (latent, temp)
-        weight: Tensor = self.get_submodule(f"latemp_{place}")(torch.cat(parts, dim=1))
+        weight = with_repeating_rows(self.get_submodule(f"latemp_{place}"), torch.cat(parts, dim=1))
         return weight if len(weight) == 1 else gather(weight, matches.rows(voxels))

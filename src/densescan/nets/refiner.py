@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from densescan.nets.minkunet import NetConfig, UNet, embed_points
+from densescan.sparse.matmul import with_repeating_rows
 
 OFFSETS_PER_POINT = 6
 MAX_OFFSET = 1.0  # m; the head ends in tanh
@@ -27,7 +28,7 @@ class Refiner(UNet):
             skip = x.pop()
             y = self.up(i, y, skip.voxels)
             y = self.join(i, y, skip)
-        return scene.to_points(y.with_feats(MAX_OFFSET * torch.tanh(self.last(y.feats))))
+        return scene.to_points(y.with_feats(MAX_OFFSET * torch.tanh(with_repeating_rows(self.last, y.feats))))
 
     def forward(self, points: Float[Tensor, "B M 3"]) -> Float[Tensor, "B L 3"]:
         """points: scene [m], sensor frame. Returns L = 6 M points; those of the same source point are adjacent."""

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
+from densescan.sparse.matmul import repeating
+
 PAIRS_AT_ONCE = 16_384  # of a chunk, about: 8 MiB of bfloat16 products at 256 channels
 ROWS_AT_ONCE = 2_048  # of one matrix product, at most
-FINEST_STEP = 32  # rows of a matrix product are a multiple of this
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def cut(in_rows: list[Int[Tensor, " _"]], out_rows: list[Int[Tensor, " _"]], n_o
     bag_starts = F.pad(bag_sizes.cumsum(0), (1, 0))
     edges = _edges(bag_starts, -(-len(every_in) // PAIRS_AT_ONCE))
     begin, size = _segments(out_rows, edges)
-    padded = _padded(size)
+    padded = repeating(size)
     start = padded.cumsum(1) - padded  # of each segment, within its chunk
     lengths = padded.sum(1)
 
@@ -100,17 +101,6 @@ def _segments(out_rows: list[Tensor], edges: Tensor) -> tuple[Tensor, Tensor]:
     counts = torch.tensor([len(rows) for rows in out_rows])
     cuts = torch.stack([torch.searchsorted(rows, edges) for rows in out_rows], dim=1).cpu()
     return (cuts + counts.cumsum(0) - counts)[:-1], cuts.diff(dim=0)
-
-
-def _padded(counts: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Row counts rounded up to one of a few sizes, by at most an eighth or `FINEST_STEP`.
-
-    On CPUs a matrix product is compiled for each new shape (by oneDNN), which costs more than the product itself; the
-    counts of pairs never repeat, the rounded ones do.
-    """
-    octave = torch.frexp(counts.double())[1].long()
-    step = (1 << (octave - 4).clamp(min=0)).clamp(min=FINEST_STEP)
-    return (counts + step - 1) // step * step
 
 
 def _counted(lengths: Int[Tensor, " N"]) -> Int[Tensor, " L"]:

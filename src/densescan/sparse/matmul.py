@@ -1,12 +1,15 @@
 """Matrix products by the library that is fastest on the processor at hand."""
 
 import os
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 _ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+FINEST_STEP = 32  # rows of a matrix product are a multiple of this
 _WORTH = 1 << 20  # multiplications of a float32 product from which on oneDNN's longer start is made good
 
 # oneDNN compiles a product for each shape and keeps 1,024 of them unless told otherwise, fewer than a network needs for
@@ -27,6 +30,28 @@ def matmul(
         return torch.mm(a, b, out=out)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
     return product if out is None else out.copy_(product)
+
+
+def repeating(counts: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Row counts rounded up to one of a few sizes, by at most an eighth or `FINEST_STEP`.
+
+    On CPUs oneDNN compiles a product for each new shape, which can cost more than the product itself, and half a
+    megabyte for as long as it is kept. The counts of voxels and pairs never repeat, the rounded ones do.
+    """
+    octave = torch.frexp(counts.double())[1].long()
+    step = (1 << (octave - 4).clamp(min=0)).clamp(min=FINEST_STEP)
+    return (counts + step - 1) // step * step
+
+
+def with_repeating_rows(
+    function: Callable[[Tensor], Tensor], rows: Float[Tensor, "N *shape"]
+) -> Float[Tensor, "N *result"]:
+    """function(rows), for a function of each row alone, computed on CPUs with zeros up to a size that repeats."""
+    n = len(rows)
+    if rows.device.type != "cpu":
+        return function(rows)
+    missing = int(repeating(torch.tensor(n))) - n
+    return function(F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, missing)))[:n]
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from densescan.sparse.functional import sparse_conv
 from densescan.sparse.kernel_map import KernelMap
+from densescan.sparse.matmul import with_repeating_rows
 from densescan.sparse.tensor import SparseTensor, Voxels
 
 
@@ -88,7 +89,7 @@ class PointwiseConv(nn.Module):
         self.kernel = _init_kernel(nn.Parameter(torch.empty(in_channels, out_channels)))
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        return x.with_feats(x.feats @ self.kernel)
+        return x.with_feats(with_repeating_rows(lambda rows: rows @ self.kernel, x.feats))
 
 
 class BatchNorm(nn.Module):
