@@ -29,7 +29,6 @@ from densescan.diffusion import Schedule, gaussian, noise_scene
 from densescan.errors import InputError
 from densescan.geometry.crop import within_range
 from densescan.geometry.sampling import farthest_point_sampling
-from densescan.sparse.matmul import multiplies_bfloat16
 from densescan.weights.official import from_state_dict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +60,7 @@ class Options:
     plain_steps: int | None = None
     """Take so many of the steps, evenly spread, by the plain network and the rest by ours; the seconds of the rest are
     interpolated between those measured, and the table says so."""
-    bfloat16: bool = multiplies_bfloat16(torch.device("cpu"))
+    bfloat16: bool = torch.cpu._is_avx512_bf16_supported()
     """Measure ours in bfloat16, too; by default where the processor multiplies it."""
     shares: bool = True
     """One more run of ours to see where its time goes."""

@@ -159,7 +159,7 @@ def test_every_parameter_of_a_completion_has_an_option(place, model, shown, monk
     options = []
     for field in fields(CompletionConfig):
         name, value = field.name.replace("_", "-"), getattr(given, field.name)
-        flag = {True: [f"--{name}"], False: [f"--no-{name}"]}[bool(value)] if field.type is bool else None
+        flag = {True: [f"--{name}"], False: [f"--no-{name}"]}.get(value) if isinstance(value, bool) else None
         options += flag or [f"--{name}", str(value)]
     seen = []
     original = Completer.__call__

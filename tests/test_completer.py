@@ -275,20 +275,6 @@ def test_bfloat16_is_close_to_float32_but_not_equal(completer):
     assert nearest.max() > 0
 
 
-@pytest.mark.parametrize("has", [True, False])
-def test_the_type_is_that_of_the_processor_where_it_is_left_open(completer, monkeypatch, has):
-    monkeypatch.setattr(completer_module, "multiplies_bfloat16", lambda device: has)
-    scene = completer(A, bfloat16=None)
-    assert scene.config.bfloat16 is has
-    assert np.array_equal(scene.points, completer(A, bfloat16=has).points)
-    noise = torch.randn(1, 300, 3)
-    left_open, chosen = (
-        completer.sample(torch.from_numpy(A[:150]), replace(CONFIG, bfloat16=b), lambda _: noise)
-        for b in (None, has)
-    )
-    assert torch.equal(left_open, chosen)
-
-
 def test_parameters_of_a_call_do_not_stick(completer):
     before = completer(A).points
     changed = completer(A, steps=1)

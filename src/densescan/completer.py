@@ -26,7 +26,6 @@ from densescan.geometry.sampling import farthest_point_sampling
 from densescan.nets.encoder import Condition
 from densescan.nets.fused import fuse
 from densescan.nets.networks import Networks
-from densescan.sparse.matmul import multiplies_bfloat16
 
 OnStep = Callable[[int, int], None]
 
@@ -167,7 +166,6 @@ class Completer:
         self, points: Float[Tensor, "N 3"], config: CompletionConfig, noise: NoiseFn
     ) -> Float[Tensor, "M 3"]:
         """Stages 3 and 4 alone: the sampled scene of a reduced scan, neither cleaned nor refined [m]; M = N K."""
-        config = self._decided(config)
         return self._denoise(self._eps_fn(points, config), points, config, noise, None)
 
     def _denoise(
@@ -188,18 +186,12 @@ class Completer:
         return x_0[0]
 
     def _checked(self, seed: int, changes: dict[str, Any]) -> CompletionConfig:
-        config = self._decided(self.config.changed(**changes))
+        config = self.config.changed(**changes)
         if config.steps > self.schedule.T:
             raise InputError(f"steps must be at most {self.schedule.T}, got {config.steps}")
         if not 0 <= seed < 2**63:
             raise InputError(f"seed must lie in [0, 2^63), got {seed}")
         return config
-
-    def _decided(self, config: CompletionConfig) -> CompletionConfig:
-        """With a type to multiply in."""
-        if config.bfloat16 is not None:
-            return config
-        return config.changed(bfloat16=multiplies_bfloat16(self.device))
 
     def _for_inference(self, config: CompletionConfig) -> Networks:
         """The networks as they are used: fused, once for each type, with voxels of the size asked for."""

@@ -49,8 +49,8 @@ class CompletionConfig:
     """Edge of the networks' voxels [m]; None: what they were trained with."""
     refine: bool = True
     """Let the refiner, if there is one, multiply the points by six."""
-    bfloat16: bool | None = False
-    """Multiply in bfloat16: faster where the processor has it, not bit-equal to float32. None: where it has it."""
+    bfloat16: bool = False
+    """Multiply matrices in bfloat16: faster where the processor has it, not bit-equal to float32."""
 
     def __post_init__(self) -> None:
         for name, least in (("scan_points", MIN_POINTS), ("repeat", 1), ("steps", 1)):

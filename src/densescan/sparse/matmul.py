@@ -52,10 +52,3 @@ def with_repeating_rows(
         return function(rows)
     missing = int(repeating(torch.tensor(n))) - n
     return function(F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, missing)))[:n]
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for products in bfloat16; without them they take longer than in float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
