@@ -33,6 +33,8 @@ COMMANDS: dict[str, type[Command]] = {
     "info": info.Info,
     "weights list": weights.List,
     "weights show": weights.Show,
+    "weights download": weights.Download,
+    "weights push": weights.Push,
     "weights convert": weights.Convert,
     "weights merge": weights.Merge,
     "data simulate": data.Simulate,

@@ -1,4 +1,4 @@
-"""`densescan weights`: the models there are, official checkpoints turned into models, models merged."""
+"""`densescan weights`: the models there are, models fetched, published, merged, or made of official checkpoints."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -19,6 +19,7 @@ from densescan.weights.folder import (
     model_folder,
     read_config,
 )
+from densescan.weights.hub import download, push
 from densescan.weights.official import convert
 
 
@@ -57,6 +58,57 @@ class Show(Command):
         Raises: InputError: no such model, or a damaged one.
         """
         say(describe_model(self.name))
+
+
+@dataclass(frozen=True)
+class Download(Command):
+    """Fetch a model from the Hugging Face Hub into a model folder. No other command uses the network but `push`.
+
+    Examples:
+      densescan weights download someone/densescan-large -o large/
+      densescan weights download someone/densescan-large -o large/ --revision v1.1
+      densescan complete 000123.bin -o scene.ply --model large/
+    """
+
+    repository: tyro.conf.Positional[str]
+    """The repository on the Hub, as USER/NAME."""
+    output: Output
+    """The model folder to write."""
+    revision: str | None = None
+    """Branch, tag or commit; none: the newest on the main branch."""
+
+    def run(self) -> None:
+        """Write the model folder.
+
+        Raises: InputError: no network, no such repository, no model in it, or an output that cannot be written.
+        """
+        check_folder(self.output)
+        download(self.repository, self.output, self.revision)
+        say(describe_model(str(self.output)))
+
+
+@dataclass(frozen=True)
+class Push(Command):
+    """Publish a model on the Hugging Face Hub; log in with `hf auth login` first.
+
+    Examples:
+      densescan weights push mymodel/ me/densescan-mymodel
+      densescan weights push mymodel/ me/densescan-mymodel --private
+    """
+
+    model: tyro.conf.Positional[str]
+    """A model folder or a bundled model's name."""
+    repository: tyro.conf.Positional[str]
+    """The repository on the Hub, as USER/NAME; it is made where it is missing."""
+    private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A new repository is visible to its owners alone."""
+
+    def run(self) -> None:
+        """Publish, and say where.
+
+        Raises: InputError: a bad model, no network, not logged in, or no permission.
+        """
+        say(f"published: {push(self.model, self.repository, self.private)}")
 
 
 @dataclass(frozen=True)

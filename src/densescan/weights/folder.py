@@ -131,7 +131,7 @@ def model_folder(name_or_path: str | Path) -> Path:
     if not (path / CONFIG).is_file():
         raise InputError(
             f"no model {name_or_path}: expected a folder that holds {CONFIG}, or one of the bundled models "
-            f"({', '.join(bundled_names()) or 'none is there'})"
+            f"({', '.join(bundled_names()) or 'none is there'}); `densescan weights download` fetches others"
         )
     return path
 
