@@ -23,6 +23,7 @@ from densescan.nets.encoder import ConditionEncoder
 from densescan.nets.minkunet import NetConfig
 from densescan.nets.networks import Networks
 from densescan.nets.refiner import Refiner
+from densescan.sparse.matmul import multiplies_bfloat16
 from densescan.weights.official import from_state_dict
 
 FORM = NetConfig(width=1 / 8, norm="layer", voxel_size=0.4, point_features="local")
@@ -258,6 +259,7 @@ def test_refinement_can_be_left_out(networks, completer):
     assert np.abs(refined.points - np.repeat(refined.coarse, 6, axis=0)).max() <= 1 + 1e-5
 
 
+@pytest.mark.skipif(not multiplies_bfloat16(torch.device("cpu")), reason="the processor has no bfloat16")
 def test_bfloat16_is_close_to_float32_but_not_equal(completer):
     changes = {
         "sampler": "consistent",
@@ -273,6 +275,14 @@ def test_bfloat16_is_close_to_float32_but_not_equal(completer):
     nearest = np.linalg.norm(single.points[:, None] - half.points[None], axis=2).min(axis=1)
     assert np.median(nearest) < 0.05
     assert nearest.max() > 0
+    assert half.config.bfloat16
+
+
+def test_hardware_without_bfloat16_computes_in_float32_and_says_so(completer, monkeypatch):
+    monkeypatch.setattr("densescan.completer.multiplies_bfloat16", lambda device: False)
+    scene = completer(A, bfloat16=True)
+    assert not scene.config.bfloat16
+    assert np.array_equal(scene.points, completer(A).points)
 
 
 def test_parameters_of_a_call_do_not_stick(completer):

@@ -26,6 +26,7 @@ from densescan.geometry.sampling import farthest_point_sampling
 from densescan.nets.encoder import Condition
 from densescan.nets.fused import fuse
 from densescan.nets.networks import Networks
+from densescan.sparse.matmul import multiplies_bfloat16
 
 OnStep = Callable[[int, int], None]
 
@@ -191,7 +192,7 @@ class Completer:
             raise InputError(f"steps must be at most {self.schedule.T}, got {config.steps}")
         if not 0 <= seed < 2**63:
             raise InputError(f"seed must lie in [0, 2^63), got {seed}")
-        return config
+        return config.changed(bfloat16=config.bfloat16 and multiplies_bfloat16(self.device))
 
     def _for_inference(self, config: CompletionConfig) -> Networks:
         """The networks as they are used: fused, once for each type, with voxels of the size asked for."""

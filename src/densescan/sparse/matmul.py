@@ -32,6 +32,13 @@ def matmul(
     return product if out is None else out.copy_(product)
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 itself, and so faster than float32; others would emulate it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def repeating(counts: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     """Row counts rounded up to one of a few sizes, by at most an eighth or `FINEST_STEP`.
 
