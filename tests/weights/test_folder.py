@@ -118,6 +118,8 @@ def test_a_checkpoint_in_place_of_a_folder_names_the_way(tmp_path):
         (lambda c: c | {"net": c["net"] | {"width": 0.0}}, "width"),
         (lambda c: c | {"net": c["net"] | {"width": "wide"}}, "no model configuration"),
         (lambda c: c | {"net": c["net"] | {"norm": "group"}}, "no model configuration"),
+        (lambda c: c | {"shared": {"decoder": "small"}}, "expected shared networks"),
+        (lambda c: c | {"shared": ["small"]}, "no model configuration"),
         (lambda c: c | {"completion": c["completion"] | {"steps": 0}}, "steps must be"),
         (lambda c: c | {"completion": c["completion"] | {"steps": 2.5}}, "no model configuration"),
         (lambda c: c | {"completion": c["completion"] | {"lam": "much"}}, "no model configuration"),
@@ -220,6 +222,43 @@ def test_merge_takes_each_network_from_its_model(networks, tmp_path):
     assert {"# Teacher", "# Refiner"} <= set((tmp_path / "both" / CARD).read_text().splitlines())
     merge([tmp_path / "both"], tmp_path / "few", CompletionConfig(steps=1), torch.float16)
     assert read_config(tmp_path / "few").completion.steps == 1
+
+
+def test_networks_that_a_bundled_model_holds_are_not_stored_again(networks, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "BUNDLED", tmp_path)
+    save_model(tmp_path / "first", networks, COMPLETION, "", torch.float16)
+    torch.manual_seed(1)
+    other = Networks(networks.encoder, build(ModelConfig(NET, None)).denoiser, networks.refiner)
+    save_model(tmp_path / "second", other, COMPLETION, "", torch.float16, share="first")
+    stored = load_file(tmp_path / "second" / TENSORS)
+    assert {name.split(".")[0] for name in stored} == {"model"}
+    read, config = read_model("second")
+    assert config.shared == {"encoder": "first", "refiner": "first"}
+    expected = other.state_dict()
+    for name, value in read.state_dict().items():
+        whole = expected[name]
+        assert torch.equal(value, whole.half().float() if whole.is_floating_point() else whole)
+    merge(["second"], tmp_path / "whole", dtype=torch.float16)
+    assert read_config(tmp_path / "whole").shared == {}
+    assert load_file(tmp_path / "whole" / TENSORS).keys() == expected.keys()
+
+
+def test_a_model_that_shares_all_is_another_name(networks, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "BUNDLED", tmp_path)
+    save_model(tmp_path / "first", networks, COMPLETION, "")
+    merge(["first"], tmp_path / "second", CompletionConfig(steps=1), share="first")
+    assert (tmp_path / "second" / TENSORS).stat().st_size < 100
+    assert load("second").config.steps == 1
+
+
+def test_a_bundled_model_to_share_with_must_be_there(networks, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "BUNDLED", tmp_path / "bundled")
+    with pytest.raises(InputError, match="no bundled model first to take networks from"):
+        save_model(tmp_path / "second", networks, COMPLETION, "", share="first")
+    config = json.loads((model / CONFIG).read_text()) | {"shared": {"refiner": "first"}}
+    (model / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(InputError, match="no bundled model first to take networks from"):
+        load(model)
 
 
 def test_merge_refuses_a_network_given_twice(model, tmp_path):

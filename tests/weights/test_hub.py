@@ -12,7 +12,8 @@ from densescan.cli import main
 from densescan.completion import CompletionConfig
 from densescan.errors import InputError
 from densescan.nets.minkunet import NetConfig
-from densescan.weights.folder import CARD, CONFIG, TENSORS, ModelConfig, build, save_model
+from densescan.weights import folder as folder_module
+from densescan.weights.folder import CARD, CONFIG, TENSORS, ModelConfig, build, merge, save_model
 from densescan.weights.hub import download, push
 
 server = runpy.run_path(str(Path(__file__).with_name("hub_server.py")))
@@ -112,4 +113,12 @@ def test_a_damaged_model_is_not_published(hub, model):
     (model / TENSORS).write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"model\.safetensors"):
         push(model, NAME)
+    assert hub.files == {}
+
+
+def test_a_model_that_leans_on_this_installation_is_not_published(hub, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "BUNDLED", tmp_path)
+    merge(["mine"], tmp_path / "leaning", share="mine")
+    with pytest.raises(InputError, match="densescan weights merge leaning -o FOLDER"):
+        push("leaning", NAME)
     assert hub.files == {}

@@ -156,6 +156,8 @@ class Merge(Command):
     """How the result completes scans where it differs from the model with the denoiser, such as steps=8."""
     float16: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Store the tensors in half the space, as float16."""
+    share: Annotated[str | None, tyro.conf.arg(metavar="{None}|NAME")] = None
+    """A bundled model; networks that it holds as they are, such as the same refiner, are not stored again."""
 
     def run(self) -> None:
         """Write the model folder.
@@ -168,7 +170,13 @@ class Merge(Command):
         configs = [read_config(model_folder(model)) for model in map(str, self.models)]
         base = next((config for config in configs if config.net is not None), configs[0]).completion
         dtype = torch.float16 if self.float16 else torch.float32
-        merge([str(model) for model in self.models], self.output, _changed(base, self.completion), dtype)
+        merge(
+            [str(model) for model in self.models],
+            self.output,
+            _changed(base, self.completion),
+            dtype,
+            self.share,
+        )
         say(describe_model(str(self.output)))
 
 

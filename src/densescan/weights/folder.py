@@ -36,6 +36,8 @@ class ModelConfig:
     net: NetConfig | None = None
     refiner: NetConfig | None = None
     completion: CompletionConfig = field(default_factory=CompletionConfig)
+    shared: dict[str, str] = field(default_factory=dict)
+    """Networks whose tensors are not stored again, with the bundled model that has them."""
 
 
 def build(config: ModelConfig) -> Networks:
@@ -80,10 +82,14 @@ def save_model(
     completion: CompletionConfig,
     card: str,
     dtype: torch.dtype = torch.float32,
+    share: str | None = None,
 ) -> None:
-    """Write a model folder. dtype: how floating-point tensors are stored; they are read back as float32.
+    """Write a model folder.
 
-    Raises: InputError: encoder without denoiser or the reverse, or a folder that cannot be made or written.
+    Args: dtype: how floating-point tensors are stored; they are read back as float32. share: a bundled model; networks
+        that are stored there to the bit are read from there. None: all are stored.
+    Raises: InputError: encoder without denoiser or the reverse, a folder that cannot be made or written, or no bundled
+        model of that name.
     """
     if (networks.encoder is None) != (networks.denoiser is None):
         raise InputError(
@@ -102,12 +108,44 @@ def save_model(
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous()
         for name, value in networks.state_dict().items()
     }
+    shared = _shared(tensors, share)
+    own = {name: value for name, value in tensors.items() if _network_of(name) not in shared}
     with atomic_write(folder / TENSORS) as temporary:
-        save_file(tensors, temporary)
+        save_file(own, temporary)
     with atomic_write(folder / CARD) as temporary:
         temporary.write_text(card)
     with atomic_write(folder / CONFIG) as temporary:  # last: a folder that has it is complete
-        temporary.write_text(json.dumps(asdict(ModelConfig(net, refiner, completion)), indent=2) + "\n")
+        config = ModelConfig(net, refiner, completion, shared)
+        temporary.write_text(json.dumps(asdict(config), indent=2) + "\n")
+
+
+def _network_of(tensor: str) -> str:
+    """The network that a tensor belongs to, by its name; empty: none."""
+    return next((name for name, prefix in PREFIXES.items() if tensor.startswith(prefix)), "")
+
+
+def _shared(tensors: dict[str, Tensor], share: str | None) -> dict[str, str]:
+    """The networks among these tensors whose every tensor is that of a bundled model, with its name."""
+    if share is None:
+        return {}
+    theirs = _read_bundled(share)
+    parts = {network: [name for name in tensors if _network_of(name) == network] for network in PREFIXES}
+    return {
+        network: share
+        for network, names in parts.items()
+        if names and all(n in theirs and torch.equal(tensors[n].to(theirs[n]), theirs[n]) for n in names)
+    }
+
+
+def _read_bundled(name: str) -> dict[str, Tensor]:
+    """The tensors that a bundled model stores itself.
+
+    Raises: InputError: no such bundled model.
+    """
+    if name not in bundled_names():
+        known = ", ".join(bundled_names()) or "none is there"
+        raise InputError(f"no bundled model {name} to take networks from: known are {known}")
+    return read_tensors(BUNDLED / name / TENSORS)
 
 
 def bundled_names() -> list[str]:
@@ -145,7 +183,8 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         raw: dict[str, Any] = json.loads(path.read_text())
         net, refiner = (_parse(NetConfig, raw[part]) for part in ("net", "refiner"))
-        config = ModelConfig(net, refiner, _parse(CompletionConfig, raw["completion"]) or CompletionConfig())
+        completion = _parse(CompletionConfig, raw["completion"]) or CompletionConfig()
+        config = ModelConfig(net, refiner, completion, _names(raw.get("shared", {})))
         with torch.device("meta"):  # shapes alone: does the form make sense?
             build(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -163,6 +202,13 @@ def _parse(kind: type[T], raw: dict[str, Any] | None) -> T | None:
     if unknown:
         raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
     return kind(**raw)
+
+
+def _names(raw: dict[str, str]) -> dict[str, str]:
+    """The networks that another model holds, checked."""
+    if not all(network in PREFIXES and isinstance(model, str) for network, model in raw.items()):
+        raise ValueError(f"expected shared networks as {{network: bundled model}}, got {raw}")
+    return raw
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -189,7 +235,11 @@ def read_model(name_or_path: str | Path) -> tuple[Networks, ModelConfig]:
     folder = model_folder(name_or_path)
     config = read_config(folder)
     path = folder / TENSORS
-    return fill(build(config), read_tensors(path), str(path)), config
+    tensors = read_tensors(path)
+    for network, model in config.shared.items():
+        prefix = PREFIXES[network]
+        tensors |= {name: value for name, value in _read_bundled(model).items() if name.startswith(prefix)}
+    return fill(build(config), tensors, str(path)), config
 
 
 def load(name_or_path: str | Path, device: str | torch.device = "cpu") -> Completer:
@@ -206,6 +256,7 @@ def merge(
     folder: str | Path,
     completion: CompletionConfig | None = None,
     dtype: torch.dtype = torch.float32,
+    share: str | None = None,
 ) -> Networks:
     """Make one model folder of several, such as a trained teacher and a trained refiner.
 
@@ -224,5 +275,5 @@ def merge(
             completion = config.completion
         card = model_folder(model) / CARD
         cards.append(card.read_text() if card.is_file() else f"# {model}\n")
-    save_model(folder, merged, completion or CompletionConfig(), "\n".join(cards), dtype)
+    save_model(folder, merged, completion or CompletionConfig(), "\n".join(cards), dtype, share)
     return merged

@@ -52,7 +52,12 @@ def push(model: str | Path, repository: str, private: bool = False) -> str:
     """
     from huggingface_hub import HfApi
 
-    read_model(model)
+    _, config = read_model(model)
+    if config.shared:
+        raise InputError(
+            f"{model} takes networks from {', '.join(sorted(set(config.shared.values())))} of this installation: make "
+            f"it whole with `densescan weights merge {model} -o FOLDER` and publish the folder"
+        )
     with _explained(f"publish {model} as {repository}"):
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
