@@ -5,7 +5,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from densescan.sparse import chunks
 from densescan.sparse.chunks import ROWS_AT_ONCE, cut
 from densescan.sparse.matmul import FINEST_STEP
 
@@ -38,10 +37,9 @@ def pairs_of(pieces):
 
 
 @pytest.mark.parametrize("at_once", [50, 300, 100_000])
-def test_every_pair_is_added_once(at_once, monkeypatch):
-    monkeypatch.setattr(chunks, "PAIRS_AT_ONCE", at_once)
+def test_every_pair_is_added_once(at_once):
     ins, outs = random_pairs()
-    pieces = cut(ins, outs, N_OUT)
+    pieces = cut(ins, outs, N_OUT, at_once)
     every = [
         (k, i, o)
         for k, (a, b) in enumerate(zip(ins, outs, strict=True))
@@ -66,7 +64,7 @@ def test_products_have_few_sizes_and_do_not_overlap():
     sizes = set()
     for count in range(1, 6_000, 7):
         rows = torch.arange(count)
-        (piece,) = cut([rows, rows[:3]], [rows, rows[:3]], count)
+        (piece,) = cut([rows, rows[:3]], [rows, rows[:3]], count, 16_384)
         edges = [edge for _, first, last in piece.blocks for edge in (first, last)]
         assert edges[0] == 0
         assert edges[-1] == len(piece.in_rows)
@@ -79,4 +77,4 @@ def test_products_have_few_sizes_and_do_not_overlap():
 
 def test_no_pairs_make_no_chunks():
     none = torch.zeros(0, dtype=torch.long)
-    assert cut([none] * 3, [none] * 3, 0) == ()
+    assert cut([none] * 3, [none] * 3, 0, 16_384) == ()

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from densescan.sparse import chunks
+from densescan.sparse import kernel_map
 from densescan.sparse.functional import gather, points_to_voxels, sparse_conv
 from densescan.sparse.tensor import Voxels, voxelise
 
@@ -231,8 +231,8 @@ def test_the_size_of_chunks_does_not_matter(layer, fine, monkeypatch):
     source, _ = layer.levels(fine)
     feats, kernel = draw(len(source), 3).requires_grad_(), draw(layer.offsets, 3, 4, seed=3).requires_grad_()
     results = []
-    for pairs in (chunks.PAIRS_AT_ONCE, 70):
-        monkeypatch.setattr(chunks, "PAIRS_AT_ONCE", pairs)
+    for pairs in (16_384, 70):
+        monkeypatch.setattr(kernel_map, "pairs_at_once", lambda width, pairs=pairs: pairs)
         out = layer.sparse(feats, kernel, Voxels(fine.keys))
         results.append((out, *gradients(out, feats, kernel)))
     torch.testing.assert_close(*results)

@@ -130,5 +130,18 @@ def test_voxel_and_pair_counts_are_those_of_scans(shared, level_of):
             voxels = voxels.coarser
 
 
+def test_narrow_products_come_in_larger_chunks_and_chunks_are_cut_once():
+    grid = torch.cartesian_prod(torch.arange(1), *(torch.arange(14),) * 3)
+    full = submanifold_map(pack(grid).sort().values)
+    narrow, wide = full.chunks(64), full.chunks(512)
+    assert (
+        sum(len(chunk.bags) for chunk in narrow)
+        == sum(len(chunk.bags) for chunk in wide)
+        == count_pairs(full)
+    )
+    assert len(wide) == 2 * len(narrow)
+    assert full.chunks(32) is narrow
+
+
 def count_pairs(kernel_map):
     return sum(kernel_map.n_in if pair is None else len(pair[0]) for pair in kernel_map.pairs)

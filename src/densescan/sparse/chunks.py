@@ -16,8 +16,16 @@ from torch import Tensor
 
 from densescan.sparse.matmul import repeating
 
-PAIRS_AT_ONCE = 16_384  # of a chunk, about: 8 MiB of bfloat16 products at 256 channels
 ROWS_AT_ONCE = 2_048  # of one matrix product, at most
+FEW_PAIRS = 16_384  # of a chunk, about: 8 MiB of bfloat16 products at 256 channels
+MANY_PAIRS = 32_768  # the same 8 MiB at 128 channels
+WIDE = 128
+
+
+def pairs_at_once(width: int) -> int:
+    """How many pairs a chunk has, about, for products of so many channels: more of narrow ones, whose matrix products
+    take so little time that starting them counts."""
+    return MANY_PAIRS if width <= WIDE else FEW_PAIRS
 
 
 @dataclass(frozen=True)
@@ -46,14 +54,16 @@ class Chunk:
         return ends
 
 
-def cut(in_rows: list[Int[Tensor, " _"]], out_rows: list[Int[Tensor, " _"]], n_out: int) -> tuple[Chunk, ...]:
-    """Chunks of the pairs of each offset; within an offset the output rows must ascend."""
+def cut(
+    in_rows: list[Int[Tensor, " _"]], out_rows: list[Int[Tensor, " _"]], n_out: int, pairs_at_once: int
+) -> tuple[Chunk, ...]:
+    """Chunks of about so many of the pairs of all offsets; within an offset the output rows must ascend."""
     every_in, every_out = torch.cat(in_rows), torch.cat(out_rows)
     if not len(every_in):
         return ()
     bag_sizes, rank = _ranks(out_rows, n_out)
     bag_starts = F.pad(bag_sizes.cumsum(0), (1, 0))
-    edges = _edges(bag_starts, -(-len(every_in) // PAIRS_AT_ONCE))
+    edges = _edges(bag_starts, -(-len(every_in) // pairs_at_once))
     begin, size = _segments(out_rows, edges)
     padded = repeating(size)
     start = padded.cumsum(1) - padded  # of each segment, within its chunk

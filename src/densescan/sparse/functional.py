@@ -26,12 +26,13 @@ def _convolve(
     """out[o] = sum_k feats[i] @ kernel[k] over the pairs (i, o) of each offset; sums are kept in float32 or wider."""
     copies, (c_in, c_out) = feats.shape[1:-1], kernel.shape[1:]
     n_copies, flat = copies.numel(), feats.flatten(1)
-    new = feats.new_empty if kernel_map.chunks else feats.new_zeros
+    chunks = kernel_map.chunks(n_copies * max(c_in, c_out))
+    new = feats.new_empty if chunks else feats.new_zeros
     out = new(kernel_map.n_out, *copies, c_out)
-    most = max((len(chunk.in_rows) for chunk in kernel_map.chunks), default=0)
+    most = max((len(chunk.in_rows) for chunk in chunks), default=0)
     fetched, products = feats.new_empty(most, flat.shape[1]), feats.new_empty(most, n_copies * c_out)
     rows, row_products = fetched.view(-1, c_in), products.view(-1, c_out)
-    for chunk in kernel_map.chunks:
+    for chunk in chunks:
         n = len(chunk.in_rows)
         torch.index_select(flat, 0, chunk.in_rows, out=fetched[:n])
         for k, first, last in chunk.blocks:
@@ -53,7 +54,7 @@ def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> 
     c_in, c_out = feats.shape[-1], grad_out.shape[-1]
     n_copies, wide = feats.shape[1:-1].numel(), torch.promote_types(feats.dtype, torch.float32)
     grad = torch.zeros(len(kernel_map.pairs), c_in, c_out, dtype=wide, device=feats.device)
-    for chunk in kernel_map.chunks:
+    for chunk in kernel_map.chunks(n_copies * max(c_in, c_out)):
         fetched = feats.flatten(1).index_select(0, chunk.in_rows).view(-1, c_in)
         ends = F.pad(grad_out[chunk.first : chunk.last].flatten(1), (0, 0, 0, 1))  # zeros for the padding
         ends = ends.index_select(0, chunk.ends).view(-1, c_out)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from densescan.sparse.chunks import Chunk, cut
+from densescan.sparse.chunks import Chunk, cut, pairs_at_once
 from densescan.sparse.keys import key_step
 
 CENTRE = 13  # number of the offset (0, 0, 0) in the 3x3x3 kernel
@@ -36,13 +36,22 @@ class KernelMap:
         """The map of the adjoint: inputs and outputs exchanged."""
         return KernelMap(tuple(p and (p[1], p[0]) for p in self.pairs), n_in=self.n_out, n_out=self.n_in)
 
+    def chunks(self, width: int) -> tuple[Chunk, ...]:
+        """The same pairs in the order in which a processor with a cache takes them; cut once for each size of chunk.
+
+        width: channels of a product, all copies together.
+        """
+        size = pairs_at_once(width)
+        if size not in self._cuts:
+            device = next((pair[0].device for pair in self.pairs if pair is not None), None)
+            every = torch.arange(self.n_in, device=device)
+            ins, outs = zip(*((every, every) if p is None else p for p in self.pairs), strict=True)
+            self._cuts[size] = cut(list(ins), list(outs), self.n_out, size)
+        return self._cuts[size]
+
     @cached_property
-    def chunks(self) -> tuple[Chunk, ...]:
-        """The same pairs in the order in which a processor with a cache takes them."""
-        device = next((pair[0].device for pair in self.pairs if pair is not None), None)
-        every = torch.arange(self.n_in, device=device)
-        ins, outs = zip(*((every, every) if p is None else p for p in self.pairs), strict=True)
-        return cut(list(ins), list(outs), self.n_out)
+    def _cuts(self) -> dict[int, tuple[Chunk, ...]]:
+        return {}
 
 
 def submanifold_map(keys: Int[Tensor, " V"]) -> KernelMap:
