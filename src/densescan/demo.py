@@ -4,19 +4,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from densescan.cli.console import guarded, progress, rows, say
 from densescan.completer import Completer
 from densescan.data.io import read_scan
+from densescan.data.split import Case
 from densescan.errors import InputError
-from densescan.geometry.crop import within_range
-from densescan.geometry.sampling import farthest_point_sampling
-from densescan.metrics.chamfer import chamfer_distance
-from densescan.metrics.iou import iou
-from densescan.metrics.jsd import jsd
+from densescan.evaluation.measures import MEASURES, measure
+from densescan.evaluation.methods import bare_scan, jittered_scan
 from densescan.viewer.render import render_before_after
 from densescan.weights.folder import DEFAULT_MODEL, load
 
@@ -24,31 +21,13 @@ EXAMPLES = Path(__file__).parent / "data" / "examples"
 SCAN, TRUTH = EXAMPLES / "street.bin", EXAMPLES / "street_truth.npz"
 JITTER = 0.1
 """Standard deviation of the trivial rival, a reduced, repeated and jittered scan [m]."""
-COLUMNS = ("scene→truth", "truth→scene", "JSD BEV", "JSD 3D", "IoU 0.5", "IoU 0.2")
+MEASURED = ("chamfer", "jsd", "iou")
 
 
 def read_truth() -> np.ndarray:
     """The true surface around the example scan, (M, 3) [m], sensor frame."""
     with np.load(TRUTH, allow_pickle=False) as archive:
         return archive["points"].T.astype(np.float32) / 100
-
-
-def rivals(scan: np.ndarray, completer: Completer) -> dict[str, np.ndarray]:
-    """What a scene is to beat: the scan itself, and as many jittered copies of its points as sampling starts from."""
-    config = completer.config
-    points = torch.from_numpy(scan)
-    points = points[within_range(points, config.min_range, config.max_range)]
-    copies = points[farthest_point_sampling(points, config.scan_points)].repeat(config.repeat, 1)
-    eps = torch.randn(copies.shape, generator=torch.Generator().manual_seed(0))
-    return {"bare scan": points.numpy(), f"jittered scan, {JITTER:g} m": (copies + JITTER * eps).numpy()}
-
-
-def scores(scene: np.ndarray, truth: np.ndarray) -> list[float]:
-    """The figures of `COLUMNS`: distances in metres, the others without unit."""
-    chamfer = chamfer_distance(scene, truth, workers=-1)
-    divergences = [jsd(scene, truth, bev=bev) for bev in (True, False)]
-    overlaps = [iou(scene, truth, size) for size in (0.5, 0.2)]
-    return [chamfer.pred_to_truth, chamfer.truth_to_pred, *divergences, *overlaps]
 
 
 def run(folder: Path, completer: Completer) -> None:
@@ -76,13 +55,15 @@ def run(folder: Path, completer: Completer) -> None:
             }
         )
     )
-    table = Table(
-        "against the truth", *COLUMNS, caption="distances in m; IoU: higher is better, all else: lower"
-    )
-    methods = {**rivals(scan.points, completer), "densescan": scene.points}
-    for name, points in methods.items():
-        table.add_row(name, *(f"{value:.3f}" for value in scores(points, truth)))
-    Console(width=max(Console().width, 100)).print(table)
+    figures = [figure for name in MEASURED for figure in MEASURES[name].figures]
+    table = Table(Column("against the truth", no_wrap=True), *(figure.heading for figure in figures))
+    case = Case(SCAN.name, scan, truth)
+    rivals = {"bare scan": bare_scan(), f"jittered scan, {JITTER:g} m": jittered_scan(JITTER)}
+    scenes = {name: rival.complete(case, 0).points for name, rival in rivals.items()}
+    for name, points in {**scenes, "densescan": scene.points}.items():
+        found = measure(points, truth, MEASURED)
+        table.add_row(name, *(f"{found[figure.key]:.{figure.digits}f}" for figure in figures))
+    Console(width=max(Console().width, 120)).print(table)
 
 
 def main() -> int:
