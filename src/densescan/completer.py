@@ -167,7 +167,7 @@ class Completer:
         self, points: Float[Tensor, "N 3"], config: CompletionConfig, noise: NoiseFn
     ) -> Float[Tensor, "M 3"]:
         """Stages 3 and 4 alone: the sampled scene of a reduced scan, neither cleaned nor refined [m]; M = N K."""
-        return self._denoise(self._eps_fn(points, config), points, config, noise, None)
+        return self._denoise(self._eps_fn(points, self._possible(config)), points, config, noise, None)
 
     def _denoise(
         self,
@@ -192,6 +192,10 @@ class Completer:
             raise InputError(f"steps must be at most {self.schedule.T}, got {config.steps}")
         if not 0 <= seed < 2**63:
             raise InputError(f"seed must lie in [0, 2^63), got {seed}")
+        return self._possible(config)
+
+    def _possible(self, config: CompletionConfig) -> CompletionConfig:
+        """The parameters that this device computes with."""
         return config.changed(bfloat16=config.bfloat16 and multiplies_bfloat16(self.device))
 
     def _for_inference(self, config: CompletionConfig) -> Networks:
