@@ -98,7 +98,6 @@ def _evaluate(name: str, data: DataSet, rows: Sequence[Row], size: Size, places:
         for row in rows
     )
     frames = ("--sequences", *data.sequences) if data.sequences else ()
-    limit = ("--limit", f"{data.limit}") if data.limit is not None else ()
     published = ("--published", PUBLISHED_OPTION[name])
     out = ("--out", f"{places.out}/scores/{data.folder}")
-    return (PROGRAM, "evaluate", places.data(data), *RIVALS, *methods, *out, *frames, *limit, *published)
+    return (PROGRAM, "evaluate", places.data(data), *RIVALS, *methods, *out, *frames, *published)

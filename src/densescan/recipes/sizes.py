@@ -20,8 +20,6 @@ class DataSet:
     """The command that makes it, with {folder} for its own and {semantic_kitti} or {kitti_360} for the sources."""
     sequences: tuple[str, ...] = ()
     """Those that count; none: all."""
-    limit: int | None = None
-    """Frames that are scored at most, evenly spaced."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +85,15 @@ PUBLISHED_SIZE = Size(
 )
 
 
-def _simulated(name: str, about: str, recipes: tuple[Recipe, ...], streets: int, frames: int) -> Size:
-    """A size on simulated streets: so many to train on, a few others to score so many frames of."""
-    few = max(2, streets // 25)
+def _simulated(
+    name: str, about: str, recipes: tuple[Recipe, ...], streets: int, held_out: int, other: int
+) -> Size:
+    """A size on simulated streets: so many to train on, others to score one frame of each, some by another sensor."""
 
     def drives(folder: str, first: int, count: int, *options: str) -> DataSet:
-        make = ("data", "simulate", "{folder}", "--seeds", f"{first}:{first + count}", *options)
-        return DataSet(folder, make, limit=frames)
+        return DataSet(
+            folder, ("data", "simulate", "{folder}", "--seeds", f"{first}:{first + count}", *options)
+        )
 
     return Size(
         name,
@@ -101,8 +101,8 @@ def _simulated(name: str, about: str, recipes: tuple[Recipe, ...], streets: int,
         recipes,
         training=drives("train", 0, streets),
         scored=(
-            ("SemanticKITTI", drives("held-out", 1000, few)),
-            ("KITTI-360", drives("other-sensor", 2000, few, "--sensor", "os1-128")),
+            ("SemanticKITTI", drives("held-out", 1000, held_out, "--frames", "1")),
+            ("KITTI-360", drives("other-sensor", 2000, other, "--frames", "1", "--sensor", "os1-128")),
         ),
         refiner="refiner-tuning",
         teachers=("steps=50", "guidance_scale=1.0"),
@@ -114,10 +114,18 @@ SMALL_SIZE = _simulated(
     "small",
     "half the width, on simulated streets; a sensor not seen in training takes KITTI-360's place",
     SMALL,
-    100,
-    12,
+    streets=100,
+    held_out=100,
+    other=12,
 )
-TINY_SIZE = _simulated("tiny", "a quarter of the width, on few simulated streets", TINY, 20, 4)
+TINY_SIZE = _simulated(
+    "tiny",
+    "a quarter of the width, on few simulated streets",
+    TINY,
+    streets=20,
+    held_out=4,
+    other=4,
+)
 
 SIZES = {size.name: size for size in (PUBLISHED_SIZE, SMALL_SIZE, TINY_SIZE)}
 
