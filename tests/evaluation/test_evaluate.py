@@ -12,7 +12,7 @@ import pytest
 
 from densescan.data.split import open_split
 from densescan.errors import InputError
-from densescan.evaluation.evaluate import Plan, evaluate, frame_seed
+from densescan.evaluation.evaluate import Plan, evaluate, evaluate_together, frame_seed
 from densescan.evaluation.measures import measure
 from densescan.evaluation.measuring import measuring
 from densescan.evaluation.methods import Method, Scene, bare_scan, jittered_scan
@@ -53,6 +53,23 @@ def test_seeds_are_stable_and_differ():
     seeds = {frame_seed(seed, f"08/{i:06d}") for seed in range(3) for i in range(200)}
     assert len(seeds) == 600
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_methods_side_by_side_are_recorded_as_alone(split, noisy, tmp_path, workers):
+    """Also where one of them is ahead of the other, because it was interrupted later."""
+    other = replace(noisy, name="other")
+    alone = [
+        evaluate(noisy, split, tmp_path / "a.jsonl", PLAN),
+        evaluate(other, split, tmp_path / "b.jsonl", PLAN),
+    ]
+    begun = (tmp_path / "a.jsonl").read_text().splitlines(keepends=True)[:3]
+    (tmp_path / "c.jsonl").write_text("".join(begun))
+    reports, records = [], [(noisy, tmp_path / "c.jsonl"), (other, tmp_path / "d.jsonl")]
+    with measuring(workers) as measurer:
+        both = evaluate_together(records, split, PLAN, measurer, lambda *report: reports.append(report))
+    assert [run.rows for run in both] == [run.rows for run in alone]
+    assert reports == [(i, 6) for i in range(7)]
 
 
 def test_a_frames_record_does_not_depend_on_the_others(split, noisy, tmp_path):

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from densescan.completer import Completer
 from densescan.completion import CompletionConfig
 from densescan.data.io import write_points
 from densescan.data.scan import Scan
 from densescan.data.split import Case
 from densescan.errors import InputError
 from densescan.evaluation import methods
-from densescan.evaluation.methods import bare_scan, finished_scenes, jittered_scan, model
+from densescan.evaluation.methods import bare_scan, finished_scenes, jittered_scan, model, together
 from densescan.evaluation.naming import parse_method, parse_methods
 from densescan.nets.minkunet import NetConfig
 from densescan.weights.folder import ModelConfig, build, load, save_model
@@ -105,6 +106,43 @@ def test_a_model_completes_as_its_completer_does(split, tiny):
     np.testing.assert_array_equal(refined.points, ours.points)
     np.testing.assert_array_equal(coarse.points, ours.coarse)
     assert set(refined.seconds) == set(ours.seconds)
+
+
+def test_refined_and_coarse_scenes_are_sampled_once(split, tiny, monkeypatch):
+    asked = []
+    complete = Completer.__call__
+
+    def counting(self, *args, **options):
+        asked.append(options.get("refine"))
+        return complete(self, *args, **options)
+
+    expected = load(tiny)(split[0].scan, seed=3, steps=1, eta=0.5).coarse
+    monkeypatch.setattr(Completer, "__call__", counting)
+    coarse, refined = model(tiny, steps=1, eta=0.5, refine=False), model(tiny, steps=1, eta=0.5)
+    apart = coarse.complete(split[1], 3).points
+    first, second = refined.complete(split[0], 3), coarse.complete(split[0], 3)
+    assert asked == [False, True]
+    assert np.array_equal(second.points, expected)
+    assert second.seconds == {**first.seconds, "refine": 0.0}
+    asked.clear()
+    assert np.array_equal(coarse.complete(split[1], 3).points, apart)
+    refined.complete(split[1], 3)
+    refined.complete(split[1], 4)
+    assert asked == [False, True, True], (
+        "a coarse scene is never taken for a refined one, nor one of another seed"
+    )
+
+
+def test_methods_that_sample_alike_stand_together(tiny):
+    methods = [
+        bare_scan(),
+        model(tiny, steps=1, refine=False),
+        model(tiny, steps=2),
+        jittered_scan(0.1),
+        model(tiny, steps=1),
+    ]
+    names = [[method.name for method in group] for group in together(methods)]
+    assert names == [["bare"], ["tiny:steps=1", "tiny:steps=1:coarse"], ["tiny:steps=2"], ["jitter:0.1"]]
 
 
 def test_a_models_options_say_all_that_its_scenes_depend_on(tiny):

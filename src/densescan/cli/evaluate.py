@@ -11,10 +11,10 @@ from densescan.cli.console import progress, say
 from densescan.cli.options import Command, Device, check_folder, choose_device, make_folder
 from densescan.cli.results import Published, table_texts
 from densescan.data.split import Split, open_split
-from densescan.evaluation.evaluate import Plan, evaluate
+from densescan.evaluation.evaluate import Plan, evaluate_together
 from densescan.evaluation.measures import MEASURES, check_measures
 from densescan.evaluation.measuring import Measurer, measuring
-from densescan.evaluation.methods import Method
+from densescan.evaluation.methods import Method, together
 from densescan.evaluation.naming import SYNTAX, parse_methods
 from densescan.evaluation.records import Run
 from densescan.training.record import environment
@@ -109,10 +109,15 @@ class Evaluate(Command):
         about = {**environment(), "workers": self.workers}
         plan = Plan(self.data.resolve().name, self.seed, metrics, self.keep_going, about)
         with measuring(self.workers) as measurer:
-            runs = [self._evaluate(method, split, plan, measurer) for method in methods]
+            runs = [
+                run for group in together(methods) for run in self._evaluate(group, split, plan, measurer)
+            ]
+        order = [method.name for method in methods]
+        runs.sort(key=lambda run: order.index(run.header.method))
         say("\n\n".join(table_texts(runs, self.published)))
 
-    def _evaluate(self, method: Method, split: Split, plan: Plan, measurer: Measurer) -> Run:
-        record = self.out / f"{method.file_name}.jsonl"
-        with progress(method.name, len(split)) as update:
-            return evaluate(method, split, record, plan, measurer, lambda done, _: update(done, ""))
+    def _evaluate(self, group: list[Method], split: Split, plan: Plan, measurer: Measurer) -> list[Run]:
+        records = [(method, self.out / f"{method.file_name}.jsonl") for method in group]
+        names = ", ".join(method.name for method in group)
+        with progress(names, len(split)) as update:
+            return evaluate_together(records, split, plan, measurer, lambda done, _: update(done, ""))

@@ -70,22 +70,55 @@ def evaluate(
     Raises: InputError: a frame failed (unless `keep_going`), with its key and the reason; or the record is of another
         method, split, seed or metrics. MemoryError, FloatingPointError: likewise for a frame.
     """
+    (run,) = evaluate_together([(method, record)], split, plan, measurer, on_frame)
+    return run
+
+
+def evaluate_together(
+    methods: Sequence[tuple[Method, Path]],
+    split: Split,
+    plan: Plan,
+    measurer: Measurer | None = None,
+    on_frame: OnFrame | None = None,
+) -> list[Run]:
+    """Evaluate methods frame by frame in turn, each into its record, so that those that sample alike sample once.
+
+    Arguments and errors: see `evaluate`.
+    """
     if measurer is None:
         with measuring(0) as measurer:
-            return evaluate(method, split, record, plan, measurer, on_frame)
-    keys = split.keys
-    done = resume(record, _header(method, keys, plan), keys)
-    _check_failures(record, done, plan)
-    waiting: deque[_Pending] = deque()
+            return evaluate_together(methods, split, plan, measurer, on_frame)
+    every = [_Evaluation(method, split, record, plan, measurer) for method, record in methods]
     report = on_frame or (lambda done, total: None)
-    report(len(done), len(keys))
-    for i in range(len(done), len(keys) + measurer.ahead):
-        if i < len(keys):
-            waiting.append(_start(method, split, i, plan, measurer))
-        if waiting and (len(waiting) > measurer.ahead or i >= len(keys)):
-            append(record, _finished(waiting.popleft(), plan))
-            report(min(i + 1, len(keys)) - len(waiting), len(keys))
-    return read_run(record)
+    first = min(one.done for one in every)
+    report(first, len(split))
+    for i in range(first, len(split) + measurer.ahead):
+        for one in every:
+            one.visit(i)
+        done = min(one.done for one in every)
+        if done > first:
+            report(done, len(split))
+            first = done
+    return [read_run(record) for _, record in methods]
+
+
+class _Evaluation:
+    """One method on its way through a split. done: how many rows its record has."""
+
+    def __init__(self, method: Method, split: Split, record: Path, plan: Plan, measurer: Measurer) -> None:
+        self.method, self.split, self.record, self.plan, self.measurer = method, split, record, plan, measurer
+        rows = resume(record, _header(method, split.keys, plan), split.keys)
+        _check_failures(record, rows, plan)
+        self.done = len(rows)
+        self._waiting: deque[_Pending] = deque()
+
+    def visit(self, i: int) -> None:
+        """Start frame i, unless its row is there, and write the row of the frame that has waited long enough."""
+        if self.done + len(self._waiting) <= i < len(self.split):
+            self._waiting.append(_start(self.method, self.split, i, self.plan, self.measurer))
+        if self._waiting and (len(self._waiting) > self.measurer.ahead or i >= len(self.split)):
+            append(self.record, _finished(self._waiting.popleft(), self.plan))
+            self.done += 1
 
 
 def hardware(device: str, environment: dict[str, Any]) -> str:

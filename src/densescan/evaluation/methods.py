@@ -3,9 +3,9 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from densescan.completion import CompletionConfig
+from densescan.completer import Completer
+from densescan.completion import Completion, CompletionConfig
 from densescan.data.io import read_scan
+from densescan.data.scan import Scan
 from densescan.data.split import Case
 from densescan.errors import InputError
 from densescan.geometry.crop import within_range
 from densescan.geometry.sampling import farthest_point_sampling
-from densescan.weights.folder import TENSORS, load, model_folder, read_config
+from densescan.weights.folder import load, model_folder, read_config, tensor_files
 
 MIN_RANGE, MAX_RANGE = 3.5, 50.0
 """The bare and the jittered scan keep points between these distances from the sensor [m], as the releases do."""
@@ -51,6 +53,8 @@ class Method:
     """complete(case, seed). Raises: InputError: no scene of this case."""
     device: str = "cpu"
     """Where it computes."""
+    sampler: object = None
+    """What samples its scenes; methods of the same one are quickest side by side, see `together`. None: its own."""
 
     @property
     def file_name(self) -> str:
@@ -130,23 +134,61 @@ def model(name_or_path: str | Path, device: str = "cpu", **changes: Any) -> Meth
     config = replace(config, **changes)
     shown = [f"{key}={value}" for key, value in changes.items() if key != "refine"]
     name = ":".join([_short(folder), *shown, *([] if config.refine else ["coarse"])])
-    facts = {"kind": "model", "weights": _digest(folder / TENSORS), "completion": asdict(config)}
-    return Method(name, facts, _Model(folder, config, device), device)
+    digest = _digest(folder)
+    facts = {"kind": "model", "weights": digest, "completion": asdict(config)}
+    sampler = _sampler(folder, digest, replace(config, refine=True), device)
+
+    def complete(case: Case, seed: int) -> Scene:
+        scene = sampler(case, seed, config.refine)
+        if config.refine:
+            return Scene(scene.points, scene.seconds)
+        return Scene(scene.coarse, {**scene.seconds, "refine": 0.0})
+
+    return Method(name, facts, complete, device, sampler)
 
 
-class _Model:
-    """Completes with a model that is loaded on first use."""
+def together(methods: Sequence[Method]) -> list[list[Method]]:
+    """The methods in groups that sample alike, refined scenes before coarse ones, which are there by then."""
+    groups: dict[object, list[Method]] = {}
+    for method in methods:
+        groups.setdefault(method.sampler or method.name, []).append(method)
+    return [sorted(group, key=_is_coarse) for group in groups.values()]
+
+
+def _is_coarse(method: Method) -> bool:
+    return not method.options.get("completion", {}).get("refine", True)
+
+
+class _Sampler:
+    """Completes with a model that is loaded on first use, and remembers its last scene: before refinement it is the
+    same as after, and need not be sampled twice."""
 
     def __init__(self, folder: Path, config: CompletionConfig, device: str) -> None:
         self.folder, self.config, self.device = folder, config, device
+        self._last: tuple[Scan, Completion] | None = None
 
     @cached_property
-    def _completer(self) -> Any:
+    def _completer(self) -> Completer:
         return load(self.folder, self.device)
 
-    def __call__(self, case: Case, seed: int) -> Scene:
-        scene = self._completer(case.scan, seed=seed, **asdict(self.config))
-        return Scene(scene.points, scene.seconds)
+    def __call__(self, case: Case, seed: int, refine: bool) -> Completion:
+        if self._last is not None and self._is_of(case, seed) and (not refine or self._last[1].config.refine):
+            return self._last[1]
+        config = replace(self.config, refine=refine)
+        scene = self._completer(case.scan, seed=seed, **asdict(config))
+        self._last = case.scan, scene
+        return scene
+
+    def _is_of(self, case: Case, seed: int) -> bool:
+        assert self._last is not None
+        scan, scene = self._last
+        return scene.seed == seed and np.array_equal(scan.points, case.scan.points)
+
+
+@cache
+def _sampler(folder: Path, digest: str, config: CompletionConfig, device: str) -> _Sampler:
+    """One for all methods that sample alike. digest: of the weights that the folder holds now."""
+    return _Sampler(folder, config, device)
 
 
 class _Clock:
@@ -191,9 +233,12 @@ def _short(folder: Path) -> str:
     return folder.parent.name if folder.name == "model" else folder.name
 
 
-def _digest(path: Path) -> str:
+def _digest(folder: Path) -> str:
     """Tells one set of weights from another."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; get the model again") from error
+    found = hashlib.sha256()
+    for path in tensor_files(folder):
+        try:
+            found.update(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}; get the model again") from error
+    return found.hexdigest()[:16]

@@ -211,6 +211,12 @@ def _names(raw: dict[str, str]) -> dict[str, str]:
     return raw
 
 
+def tensor_files(folder: Path) -> list[Path]:
+    """The files that hold the tensors of a model folder: its own, and those of models that it shares networks with."""
+    shared = sorted(set(read_config(folder).shared.values()))
+    return [folder / TENSORS, *(BUNDLED / name / TENSORS for name in shared)]
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, floating-point ones as float32.
 
