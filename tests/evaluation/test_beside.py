@@ -1,5 +1,7 @@
 """Tables of the paper with our records: every row finds its own, what was not scored has dashes."""
 
+from dataclasses import replace
+
 import pytest
 
 from densescan.errors import InputError
@@ -28,6 +30,19 @@ def test_ours_and_the_printed_values_side_by_side(record):
         ["| Distillation-DPO (refined)", "2", "–", "–", "0.401", "0.390", "1.22 |"],
         ["| Distillation-DPO (refined)", "1", "1.000", "1.00", "0.601", "0.437", "0.82 |"],
     ]
+
+
+def test_further_methods_have_rows_of_their_own(record):
+    runs = {name: record(name, [0.2, 0.4]) for name in ("bare", "ours")}
+    sampled = replace(runs["ours"].header, options={"completion": {"steps": 2}})
+    runs["ours"] = replace(runs["ours"], header=sampled)
+    rows = beside_the_paper(8, runs, PLAIN, further=("ours", "bare")).rows
+    assert [[cell.text for cell in row] for row in rows[-2:]] == [
+        ["ours", "2", "0.300", "1.00", "–", "–", "–"],
+        ["bare", "–", "0.300", "1.00", "–", "–", "–"],
+    ]
+    with pytest.raises(InputError, match="no record of mine among these: bare, ours"):
+        beside_the_paper(8, runs, PLAIN, further=("mine",))
 
 
 @pytest.mark.parametrize("published", TABLES, ids=lambda table: f"table {table.number}")

@@ -80,12 +80,15 @@ class Paper(Command):
     Examples:
       densescan results paper 1 runs/scores/held-out
       densescan results paper 3 runs/scores/held-out --columns cd jsd_bev --latex
+      densescan results paper 8 runs/scores/held-out --further small mine
     """
 
     table: tyro.conf.Positional[int]
     """Number of the table, 1 to 8."""
     records: tyro.conf.Positional[Path]
     """Folder with records of one split."""
+    further: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METHOD [METHOD ...]")] = ()
+    """Methods of these records that the paper does not have, in rows of their own."""
     columns: Columns = ()
     """Figures to show; none: CD, both JSD, and IoU at 0.5 and 0.2 m."""
     no_intervals: Flag = False
@@ -102,7 +105,7 @@ class Paper(Command):
         """
         settings = Settings(self.columns, not self.no_intervals, self.block)
         runs = [read_run(path) for path in record_files([self.records])]
-        table = beside_the_paper(self.table, {run.header.method: run for run in runs}, settings)
+        table = beside_the_paper(self.table, {run.header.method: run for run in runs}, settings, self.further)
         say(latex(table) if self.latex else markdown(table))
 
 
