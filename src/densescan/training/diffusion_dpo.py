@@ -80,7 +80,7 @@ class DiffusionDpoStage:
 
     Batch norm, where there is any: frozen statistics in policy and reference. The policy begins as the reference, with
     a loss of log 2; by the batch's statistics it would differ from it before it has learnt anything, and winners and
-    losers would be normalised apart. The norms of the own family see no batch.
+    losers would be normalised apart. Layer norms see no batch.
 
     Source: Eq. 10; Wallace et al., 2024.   Deviation: the pairs are drawn afresh, not from a data set.
     Raises: InputError: no such model, one without encoder and denoiser; max_t or steps beyond the schedule.

@@ -137,7 +137,7 @@ class Distillation(ABC):
     is all that the student learns from, would be that of the norms, not of the distributions. It also begins at zero
     then, as the assistants are the teacher. All start from a trained model, so that nothing needs to be estimated, and
     what is trained is what will sample. The release updates them (its student and assistants are in training mode),
-    which is the only thing that changes in its student. The norms of the own family see no batch.
+    which is the only thing that changes in its student. Layer norms see no batch.
 
     Args: assistants: their names. schedule: None: the released one.
     Raises: InputError: no such model, one without encoder and denoiser, or a student of another form; max_t or steps

@@ -61,7 +61,7 @@ class TeacherStage:
 
     Unconditional samples: the encoder sees the all-zero scan in evaluation mode. With batch norm that one voxel would
     otherwise collapse to the bias and enter the running statistics; with frozen statistics training sees exactly the
-    null condition that sampling uses. The norms of the own family see no batch, and make no difference between the two.
+    null condition that sampling uses. Layer norms make no difference between the two.
 
     Batch norm, where there is any: `updated` by default, as released, for the networks begin with random weights. The
     denoiser's statistics then average over noise levels: see docs/experiments.md. `frozen` is for going
