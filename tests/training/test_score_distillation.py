@@ -135,6 +135,29 @@ def test_the_chamfer_distance_is_added_by_its_weight(own: str, make_batch: MakeB
     assert "chamfer" not in loss[0.0].figures
 
 
+def test_without_distillation_there_is_no_assistant(own: str, batch: Batch) -> None:
+    """The student learns from the truth alone, from the first step on."""
+    stage = make(own, student_steps=(1,), chamfer_weight=2.0, score_weight=0.0, head_start=100)
+    engine, begun = Watched(stage, lr=1e-4), weights(stage.student)
+    logs = stage.step([batch], engine)
+    assert engine.updates == ["student"]
+    assert not equal(weights(stage.student), begun)
+    assert logs["loss"] == pytest.approx(2 * logs["chamfer"])
+    assert not any("assistant" in name or name in ("distillation", "gap") for name in logs)
+
+
+def test_the_weight_of_the_distillation_scales_its_loss(own: str, make_batch: MakeBatch) -> None:
+    losses = []
+    for weight in (1.0, 3.0):
+        stage = make(own, student_steps=(1,), score_weight=weight)
+        disturb(stage)
+        loss = stage.student_loss(stage.generate(make_batch()))
+        assert loss.total is not None
+        losses.append(loss.total.item())
+    assert losses[1] == pytest.approx(3 * losses[0], rel=1e-4)
+    assert losses[0] != 0.0
+
+
 def test_the_chamfer_distance_falls(own: str, make_batch: MakeBatch) -> None:
     stage = make(own, student_steps=(1,), chamfer_weight=1.0)
     engine = Watched(stage, lr=1e-3)
@@ -328,7 +351,8 @@ def test_validation_completes_the_crop_in_one_and_in_eight_steps(teacher: str, m
         ({"min_t": 5, "max_t": 5}, "0 <= min_t < max_t"),
         ({"assistant_lr_factor": 0.0}, "assistant_lr_factor above 0"),
         ({"head_start": -1}, "head_start of at least 0"),
-        ({"scene_weight": -1.0}, "expected scene_weight and point_weight of at least 0"),
+        ({"scene_weight": -1.0}, "expected a score_weight, scene_weight, .* of at least 0, and one above"),
+        ({"score_weight": 0.0}, "at least 0, and one above, got 0.0, 0.0, 0.0, 0.0"),
     ],
 )
 def test_impossible_choices_are_refused(options: dict[str, object], message: str) -> None:

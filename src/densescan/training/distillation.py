@@ -258,7 +258,7 @@ class Distillation(ABC):
 
     def student_turn(self, loss: Callable[[Made], Loss], made: Made, step: int) -> Loss:
         """The student's loss; during the assistants' head start only what it would log."""
-        if step >= self.config.head_start:
+        if step >= self.config.head_start or not self.assistants:
             return loss(made)
         with torch.no_grad():
             return Loss(None, loss(made).figures)

@@ -29,6 +29,9 @@ class ScoreDistillationConfig(DistillationConfig):
     Raises: InputError: a value outside its range.
     """
 
+    score_weight: float = 1.0
+    """Weight of the distillation itself (Eq. 6). 0: no assistant; the student learns from the other terms alone, which
+    know the truth, and the teacher is merely what it starts from."""
     scene_weight: float = 0.0
     """Weight of the squared distance between scene and truth (ScoreLiDAR)."""
     point_weight: float = 0.0
@@ -36,10 +39,11 @@ class ScoreDistillationConfig(DistillationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.scene_weight, self.point_weight) < 0:
+        weights = (self.score_weight, self.scene_weight, self.point_weight, self.chamfer_weight)
+        if min(weights) < 0 or max(weights) == 0:
             raise InputError(
-                f"expected scene_weight and point_weight of at least 0, got {self.scene_weight} and "
-                f"{self.point_weight}: ScoreLiDAR has 0.5 and 0.01"
+                "expected a score_weight, scene_weight, point_weight and chamfer_weight of at least 0, and one above, "
+                f"got {', '.join(map(str, weights))}: ScoreLiDAR has 1, 0.5, 0.01 and 0"
             )
 
     @property
@@ -59,14 +63,14 @@ class ScoreDistillationStage(Distillation):
     config: ScoreDistillationConfig
 
     def __init__(self, config: ScoreDistillationConfig, schedule: Schedule | None = None) -> None:
-        super().__init__(config, (ASSISTANT,), schedule)
+        super().__init__(config, (ASSISTANT,) if config.score_weight else (), schedule)
 
     def step(self, batches: Sequence[Batch], engine: Engine) -> dict[str, float]:
         """The student samples, the assistant learns its samples, then the student learns; see `Stage.step`."""
         with engine.autocast():
             generated = [self.generate(batch) for batch in batches]
         logs: dict[str, float] = {}
-        for _ in range(self.config.assistant_steps):
+        for _ in range(self.config.assistant_steps if self.assistants else 0):
             logs = engine.update(ASSISTANT, (self.assistant_loss(one) for one in generated))
         losses = (self.student_turn(self.student_loss, one, engine.step) for one in generated)
         student = engine.update("student", losses)
@@ -86,11 +90,15 @@ class ScoreDistillationStage(Distillation):
         return Loss(errors.mean(), {})
 
     def student_loss(self, generated: Generated) -> Loss:
-        """Eq. 6, and the structural terms where they have a weight."""
+        """Eq. 6, the structural terms and the Chamfer distance, where they have a weight."""
         (x_0,) = self.last_steps(generated)
-        level = self.draw_level(generated.batch, "student", x_0)
-        total, gap = score_distillation(self.scored(x_0, self.assistants[ASSISTANT], generated.cond, level))
-        figures = {"distillation": total.item(), "gap": gap.item()}
+        total, figures = x_0.new_zeros(()), dict[str, float]()
+        if self.assistants:
+            level = self.draw_level(generated.batch, "student", x_0)
+            scored = self.scored(x_0, self.assistants[ASSISTANT], generated.cond, level)
+            distillation, gap = score_distillation(scored)
+            total = self.config.score_weight * distillation
+            figures = {"distillation": distillation.item(), "gap": gap.item()}
         if self.config.structural:
             terms = torch.stack(
                 [self._structural(*one) for one in zip(x_0, generated.batch.singly(), strict=True)]
