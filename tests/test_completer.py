@@ -259,6 +259,13 @@ def test_refinement_can_be_left_out(networks, completer):
     assert np.abs(refined.points - np.repeat(refined.coarse, 6, axis=0)).max() <= 1 + 1e-5
 
 
+def test_the_refiner_alone_does_what_it_does_at_the_end(networks, completer):
+    scene = completer(A)
+    assert np.array_equal(completer.refine(scene.coarse), scene.points)
+    with pytest.raises(InputError, match="hold no refiner"):
+        Completer(Networks(networks.encoder, networks.denoiser), CONFIG).refine(scene.coarse)
+
+
 @pytest.mark.skipif(not multiplies_bfloat16(torch.device("cpu")), reason="the processor has no bfloat16")
 def test_bfloat16_is_close_to_float32_but_not_equal(completer):
     changes = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from densescan.ahead import ahead
@@ -168,6 +168,18 @@ class Completer:
     ) -> Float[Tensor, "M 3"]:
         """Stages 3 and 4 alone: the sampled scene of a reduced scan, neither cleaned nor refined [m]; M = N K."""
         return self._denoise(self._eps_fn(points, self._possible(config)), points, config, noise, None)
+
+    @torch.inference_mode()
+    def refine(self, points: Float32[np.ndarray, "M 3"], **changes: Any) -> Float32[np.ndarray, "L 3"]:
+        """Stage 6 alone, of points of any origin: six for each, moved by up to 1 m; L = 6 M.
+
+        Args: points: sensor frame [m]. changes: as for a call.
+        Raises: InputError: there is no refiner, or as for a call.
+        """
+        if self.networks.refiner is None:
+            raise InputError("these weights hold no refiner: merge one in with `densescan weights merge`")
+        config = self._checked(0, {**changes, "refine": True})
+        return self._refine(torch.from_numpy(points).to(self.device), config).cpu().numpy()
 
     def _denoise(
         self,

@@ -133,6 +133,17 @@ def test_refined_and_coarse_scenes_are_sampled_once(split, tiny, monkeypatch):
     )
 
 
+def test_a_refined_jitter_is_the_model_without_its_diffusion(split, tiny):
+    method = parse_method(f"refined:{tiny}:0.2")
+    assert (method.name, method.file_name) == ("refined:tiny:0.2", "refined-tiny-0.2")
+    scene = method.complete(split[0], 3)
+    jittered = jittered_scan(0.2).complete(split[0], 3).points
+    np.testing.assert_array_equal(scene.points, load(tiny).refine(jittered))
+    assert len(scene.points) == 6 * len(jittered)
+    assert set(scene.seconds) == {"crop", "reduce", "jitter", "refine"}
+    assert method.options["weights"] == model(tiny).options["weights"]
+
+
 def test_methods_that_sample_alike_stand_together(tiny):
     methods = [
         bare_scan(),
@@ -187,6 +198,9 @@ def test_names_on_the_command_line(tiny, tmp_path):
         ("jitter:-1", "sigma in metres, got -1.0 m and 10 copies"),
         ("jitter:0.1:0", "got 0.1 m and 0 copies"),
         ("scenes:nowhere", "got nowhere, which is no folder"),
+        ("refined:0.1", "cannot read the method 'refined:0.1'"),
+        ("refined:nowhere:0.1", "no model nowhere"),
+        ("refined:nowhere:much", "cannot read the method"),
         ("scenes", "cannot read the method 'scenes'"),
         ("nothing", "no model nothing"),
         ("MODEL:fine", "cannot read the option 'fine'"),

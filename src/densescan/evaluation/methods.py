@@ -98,6 +98,25 @@ def jittered_scan(sigma: float, copies: int = JITTER_COPIES) -> Method:
     )
 
 
+def refined_jitter(name_or_path: str | Path, sigma: float, device: str = "cpu") -> Method:
+    """The jittered scan, ten copies, after a model's refiner: what the model is worth without its diffusion.
+
+    Args: name_or_path: a bundled model's name or a model folder. sigma: as of `jittered_scan`.
+    Raises: InputError: no such model, or a negative sigma.
+    """
+    jittered, folder = jittered_scan(sigma), model_folder(name_or_path)
+    config = read_config(folder).completion
+    sampler = _sampler(folder, _digest(folder), config, device)
+
+    def complete(case: Case, seed: int) -> Scene:
+        scene, clock = jittered.complete(case, seed), _Clock()
+        points = sampler.completer.refine(scene.points, bfloat16=config.bfloat16)
+        return Scene(points, scene.seconds | clock.lap("refine"))
+
+    facts = jittered.options | {"kind": "refined", "weights": _digest(folder), "bfloat16": config.bfloat16}
+    return Method(f"refined:{_short(folder)}:{sigma:g}", facts, complete, device)
+
+
 def finished_scenes(folder: Path) -> Method:
     """Scenes that were completed before: FOLDER/SEQUENCE/FRAME.* or FOLDER/FRAME.*, any format of `read_scan`.
 
@@ -168,14 +187,15 @@ class _Sampler:
         self._last: tuple[Scan, Completion] | None = None
 
     @cached_property
-    def _completer(self) -> Completer:
+    def completer(self) -> Completer:
+        """The model, loaded."""
         return load(self.folder, self.device)
 
     def __call__(self, case: Case, seed: int, refine: bool) -> Completion:
         if self._last is not None and self._is_of(case, seed) and (not refine or self._last[1].config.refine):
             return self._last[1]
         config = replace(self.config, refine=refine)
-        scene = self._completer(case.scan, seed=seed, **asdict(config))
+        scene = self.completer(case.scan, seed=seed, **asdict(config))
         self._last = case.scan, scene
         return scene
 

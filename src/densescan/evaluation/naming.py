@@ -1,7 +1,8 @@
 """Methods by name: `[LABEL=]WHAT[:OPTION...]` on the command line.
 
 WHAT is a bundled model or a model folder (`small`, `runs/teacher/model:coarse`, `ours=small:steps=4`), `bare`, `jitter`
-with sigma [m] and maybe the number of copies (`jitter:0.2`, `jitter:0.1:60`), or `scenes:FOLDER`.
+with sigma [m] and maybe the number of copies (`jitter:0.2`, `jitter:0.1:60`), `refined` with a model and sigma (the
+jittered scan after the model's refiner, `refined:small:0.1`), or `scenes:FOLDER`.
 """
 
 import json
@@ -12,11 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from densescan.errors import InputError
-from densescan.evaluation.methods import Method, bare_scan, finished_scenes, jittered_scan, model
+from densescan.evaluation.methods import (
+    Method,
+    bare_scan,
+    finished_scenes,
+    jittered_scan,
+    model,
+    refined_jitter,
+)
 
 SYNTAX = (
-    "write MODEL, MODEL:coarse, MODEL:FIELD=VALUE, bare, jitter:SIGMA[:COPIES] or scenes:FOLDER, with LABEL= before it "
-    "for a name of your own"
+    "write MODEL, MODEL:coarse, MODEL:FIELD=VALUE, bare, jitter:SIGMA[:COPIES], refined:MODEL:SIGMA or scenes:FOLDER, "
+    "with LABEL= before it for a name of your own"
 )
 
 
@@ -32,9 +40,12 @@ def parse_method(text: str, device: str = "cpu", **changes: Any) -> Method:
         method = bare_scan(*_numbers(text, options, ()))
     elif what == "jitter":
         method = jittered_scan(*_numbers(text, options, (float, int), least=1))
+    elif what == "refined" and len(options) >= 2:
+        sigma: float = _numbers(text, options[-1:], (float,))[0]
+        method = refined_jitter(":".join(options[:-1]), sigma, device)
     elif what == "scenes" and options:
         method = finished_scenes(Path(":".join(options)))
-    elif what == "scenes":
+    elif what in ("scenes", "refined"):
         raise InputError(f"cannot read the method {text!r}: {SYNTAX}")
     else:
         method = model(what, device, **changes | dict(map(_change, options)))

@@ -19,7 +19,7 @@ from densescan.recipes.rows import ROWS
 
 FIGURES = ("cd", "jsd_bev", "jsd_3d", "iou_0.5", "iou_0.2")
 """Shown unless others are asked for."""
-RIVALS = ("bare", "jitter")
+RIVALS = ("bare", "jitter", "refined")
 """How the names of trivial rivals begin; they stand in every table."""
 TABLES = tuple(sorted({row.table.number for row in ROWS.values()}))
 
