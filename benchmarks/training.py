@@ -46,7 +46,7 @@ from densescan.training.refinement import RefinementStage, RefinerConfig
 from densescan.training.score_distillation import ScoreDistillationConfig, ScoreDistillationStage
 from densescan.training.stage import Stage
 from densescan.training.teacher import TeacherConfig, TeacherStage
-from densescan.weights.folder import DEFAULT_MODEL, ModelConfig, build, read_model, save_model
+from densescan.weights.folder import DEFAULT_TEACHER, ModelConfig, build, read_model, save_model
 
 StageName = Literal["teacher", "refinement", "diffusion_dpo", "score_distillation", "distillation_dpo"]
 STAGES: tuple[StageName, ...] = (
@@ -65,7 +65,7 @@ SIMULATED = 9200
 class Options:
     """What to measure."""
 
-    model: str = DEFAULT_MODEL
+    model: str = DEFAULT_TEACHER
     """Model that the stages start from: a bundled name or a folder."""
     width: float | None = None
     """Train the released form at this width, from random weights, instead."""

@@ -15,9 +15,11 @@ from densescan.nets.minkunet import NetConfig
 from densescan.nets.networks import Networks
 from densescan.weights import folder as folder_module
 from densescan.weights.folder import (
+    BUNDLED,
     CARD,
     CONFIG,
     DEFAULT_MODEL,
+    DEFAULT_TEACHER,
     TENSORS,
     ModelConfig,
     build,
@@ -94,11 +96,18 @@ def test_bundled_models_are_found_by_name(model, monkeypatch):
         model_folder("nothing")
 
 
-def test_the_default_model_is_bundled():
-    if not bundled_names():
-        pytest.skip("no bundled weights in this tree")
-    assert DEFAULT_MODEL in bundled_names()
-    assert load(DEFAULT_MODEL).networks.denoiser is not None
+def test_the_bundled_models_are_those_that_others_name():
+    assert {DEFAULT_MODEL, DEFAULT_TEACHER, "distillation-dpo"} <= set(bundled_names())
+    for name in bundled_names():
+        assert load(name).networks.refiner is not None
+    assert sum(path.stat().st_size for path in BUNDLED.rglob("*")) < 40e6, "what a package may weigh"
+
+
+def test_distillation_dpo_is_another_name_of_the_default_model():
+    ours, theirs = load("distillation-dpo"), load(DEFAULT_MODEL)
+    assert ours.config == theirs.config
+    expected = theirs.networks.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in ours.networks.state_dict().items())
 
 
 def test_a_checkpoint_in_place_of_a_folder_names_the_way(tmp_path):

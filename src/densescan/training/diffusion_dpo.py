@@ -19,7 +19,7 @@ from densescan.training.distillation import CROPS, Level, completions, draw_leve
 from densescan.training.engine import Engine, Trained
 from densescan.training.pairs import PairConfig, Ranking, paired_samples, rank_pairs
 from densescan.training.student import LastStepSampler, crop_points, open_model, predictor, trainable_copy
-from densescan.weights.folder import DEFAULT_MODEL
+from densescan.weights.folder import DEFAULT_TEACHER
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DiffusionDpoConfig:
     Raises: InputError: a value outside its range.
     """
 
-    teacher: str = DEFAULT_MODEL
+    teacher: str = DEFAULT_TEACHER
     """Model that is fine-tuned, and the reference that it is held to: a bundled name or a folder."""
     crops: CropConfig = CROPS
     repeat: int = 10

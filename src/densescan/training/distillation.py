@@ -32,7 +32,7 @@ from densescan.training.student import (
     predictor,
     trainable_copy,
 )
-from densescan.weights.folder import DEFAULT_MODEL
+from densescan.weights.folder import DEFAULT_TEACHER
 
 VALIDATION_STEPS = (1, 8)
 """Sampling steps at which a held-out crop is completed: where the paper is weakest, and where it is published."""
@@ -51,7 +51,7 @@ class DistillationConfig:
     Raises: InputError: a value outside its range.
     """
 
-    teacher: str = DEFAULT_MODEL
+    teacher: str = DEFAULT_TEACHER
     """Model that is distilled: a bundled name or a folder."""
     student: str | None = None
     """Model that the student starts from, such as one that was distilled before; None: the teacher."""

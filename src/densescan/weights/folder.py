@@ -24,7 +24,9 @@ from densescan.nets.refiner import Refiner
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT_MODEL = "small"
-"""The bundled model that is taken unless another is named."""
+"""The bundled model that completes unless another is named."""
+DEFAULT_TEACHER = "small-teacher"
+"""The bundled model that is distilled or fine-tuned unless another is named."""
 
 T = TypeVar("T")
 
