@@ -467,6 +467,7 @@ def test_the_demonstration_completes_draws_and_scores(place, model, capsys, monk
     assert float(rows["densescan"][0]) == pytest.approx(nearest_distances(scene, truth).mean(), abs=6e-4)
     assert float(rows["densescan"][1]) == pytest.approx(nearest_distances(truth, scene).mean(), abs=6e-4)
     assert "total" in out
+    assert "[m]" in out
 
 
 def test_the_example_lies_on_its_truth():

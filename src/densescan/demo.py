@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from densescan.cli.console import guarded, progress, rows, say
@@ -56,7 +57,7 @@ def run(folder: Path, completer: Completer) -> None:
         )
     )
     figures = [figure for name in MEASURED for figure in MEASURES[name].figures]
-    table = Table(Column("against the truth", no_wrap=True), *(figure.heading for figure in figures))
+    table = Table(Column("against the truth", no_wrap=True), *(escape(figure.heading) for figure in figures))
     case = Case(SCAN.name, scan, truth)
     rivals = {"bare scan": bare_scan(), f"jittered scan, {JITTER:g} m": jittered_scan(JITTER)}
     scenes = {name: rival.complete(case, 0).points for name, rival in rivals.items()}

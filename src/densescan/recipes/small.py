@@ -28,7 +28,7 @@ SMALL_COMPLETION = CompletionConfig(guidance_scale=1.0, sampler="consistent", bf
 TWO_CORES = (
     "two processor cores (AMD EPYC, AVX-512 with bfloat16), one thread a run; busy with other work meanwhile"
 )
-BUNDLED = "that of the bundled model, which was trained so but stopped early: `densescan weights show small`"
+BUNDLED = "that of the bundled model, which was trained so: `densescan weights show small`"
 
 SMALL_TEACHER = Recipe(
     "teacher",
@@ -37,7 +37,7 @@ SMALL_TEACHER = Recipe(
     TeacherConfig(net=replace(SMALL_NET, see_scan=True), prior_weight=0.0),
     LoopConfig(max_steps=4500, batch_size=2, lr=1e-3),
     completion=SMALL_COMPLETION,
-    standing=Standing("1.2 hours for the first 2,750 of 3,400 steps", TWO_CORES, BUNDLED),
+    standing=Standing("2.6 hours", TWO_CORES, BUNDLED),
 )
 
 SMALL_REFINER_CONFIG = RefinerConfig(net=SMALL_NET)
@@ -47,13 +47,14 @@ SMALL_REFINER = Recipe(
     "The refiner of the bundled weights, first stage: on jittered copies of the scan.",
     SMALL_REFINER_CONFIG,
     LoopConfig(max_steps=2400, batch_size=2, lr=1e-3),
-    standing=Standing("1.0 hours for the first 1,750 of 2,400 steps", TWO_CORES, BUNDLED),
+    standing=Standing("0.9 hours", TWO_CORES, BUNDLED),
 )
 
 SMALL_REFINER_TUNING = Recipe(
     "refiner",
     SIZE,
-    "The bundled weights' refiner, second stage: it goes on with what the teacher really leaves, four steps a crop.",
+    "The refiner, second stage: it goes on with what the teacher really leaves, four steps a crop. The bundled refiner "
+    "learnt so from the bundled student (`--completer`), which is better for that one.",
     replace(
         SMALL_REFINER_CONFIG,
         completer="runs/teacher/model",
@@ -64,7 +65,7 @@ SMALL_REFINER_TUNING = Recipe(
     LoopConfig(max_steps=300, batch_size=2, lr=4e-4, warmup_steps=20, workers=0),
     variant="tuning",
     needs=(("--completer", "teacher"), ("--start-from", "refiner")),
-    standing=Standing("0.4 hours for its 300 steps", TWO_CORES, BUNDLED),
+    standing=Standing("0.3 hours", TWO_CORES, BUNDLED),
 )
 
 SMALL_DIFFUSION_DPO = Recipe(
@@ -87,12 +88,13 @@ differs in both."""
 SMALL_CHAMFER = Recipe(
     "distillation-dpo",
     SIZE,
-    "Ours, in none of the tables: the usual student, which sees the Chamfer distance to the truth as well. On small "
-    "crops it lowers the CD at once, see docs/experiments.md.",
+    "Ours, in none of the tables: the usual student, which sees the Chamfer distance to the truth too; the student of "
+    "the bundled weights, see docs/experiments.md.",
     DistillationDpoConfig(chamfer_weight=1.0),
     SMALL_DISTILLATION_LOOP,
     variant="chamfer",
     needs=FROM_TEACHER,
+    standing=Standing("1.6 hours", TWO_CORES, BUNDLED),
 )
 
 SMALL_CHAMFER_ALONE = Recipe(
@@ -100,10 +102,11 @@ SMALL_CHAMFER_ALONE = Recipe(
     SIZE,
     "Ours, in none of the tables: the teacher's few-step sampler, trained by the Chamfer distance to the truth and by "
     "nothing else; a quarter of the time of a step of the others.",
-    ScoreDistillationConfig(score_weight=0.0, chamfer_weight=1.0),
+    ScoreDistillationConfig(score_weight=0.0, chamfer_weight=1.0, head_start=0),
     SMALL_DISTILLATION_LOOP,
     variant="chamfer-alone",
     needs=FROM_TEACHER,
+    standing=Standing("0.3 hours for 500 steps", TWO_CORES, "docs/experiments.md, section 14"),
 )
 
 SMALL = (
