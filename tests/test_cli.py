@@ -418,7 +418,7 @@ def test_train_resumes_and_leaves_a_model(place, shown, stage):
     assert not all(torch.equal(after[name], value) for name, value in halfway.state_dict().items())
     assert "none: the run was complete" in shown(*command)
     form = config.net if stage == "teacher" else config.refiner
-    assert (form.width, form.voxel_size, form.norm) == (0.125, 0.4, "layer"), "the small recipe, as changed"
+    assert (form.width, form.voxel_size, form.norm) == (0.125, 0.4, "batch"), "the small recipe, as changed"
     sampler = "consistent" if stage == "teacher" else CompletionConfig().sampler
     assert config.completion.sampler == sampler, "a model is sampled as it was trained"
     assert [json.loads(row)["step"] for row in Path("r/metrics.jsonl").read_text().splitlines()] == [1, 2]
