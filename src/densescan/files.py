@@ -33,6 +33,19 @@ def check_writable(path: str | Path, endings: Sequence[str] = ()) -> None:
         raise InputError(f"cannot write {path}: the file is write-protected; name another file")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises: InputError: a file is in the way, or no permission.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot create the folder {folder}: {error.strerror}; choose another place"
+        ) from error
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary file in the folder of `path` to write to; move it to `path` when the block ends well.

@@ -96,6 +96,13 @@ def test_a_repository_of_something_else_leaves_no_folder(hub, tmp_path, files, m
     assert not (tmp_path / "fetched").exists()
 
 
+def test_a_file_in_the_way_of_the_folder_is_named(hub, model, tmp_path):
+    push(model, NAME)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot create the folder"):
+        download(NAME, tmp_path / "file" / "fetched")
+
+
 def test_publishing_needs_a_login(hub, model, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "wrong")
     with pytest.raises(InputError, match="hf auth login"):

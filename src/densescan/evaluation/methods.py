@@ -105,15 +105,15 @@ def refined_jitter(name_or_path: str | Path, sigma: float, device: str = "cpu") 
     Raises: InputError: no such model, or a negative sigma.
     """
     jittered, folder = jittered_scan(sigma), model_folder(name_or_path)
-    config = read_config(folder).completion
-    sampler = _sampler(folder, _digest(folder), config, device)
+    config, digest = read_config(folder).completion, _digest(folder)
+    sampler = _sampler(folder, digest, config, device)
 
     def complete(case: Case, seed: int) -> Scene:
         scene, clock = jittered.complete(case, seed), _Clock()
         points = sampler.completer.refine(scene.points, bfloat16=config.bfloat16)
         return Scene(points, scene.seconds | clock.lap("refine"))
 
-    facts = jittered.options | {"kind": "refined", "weights": _digest(folder), "bfloat16": config.bfloat16}
+    facts = jittered.options | {"kind": "refined", "weights": digest, "bfloat16": config.bfloat16}
     return Method(f"refined:{_short(folder)}:{sigma:g}", facts, complete, device)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from densescan.completer import Completer
 from densescan.completion import CompletionConfig
 from densescan.errors import InputError
-from densescan.files import atomic_write
+from densescan.files import atomic_write, make_folder
 from densescan.nets.denoiser import Denoiser
 from densescan.nets.encoder import ConditionEncoder
 from densescan.nets.minkunet import NetConfig
@@ -98,12 +98,7 @@ def save_model(
             f"cannot save {folder}: encoder and denoiser belong together, got {', '.join(networks.present())} alone"
         )
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot create the folder {folder}: {error.strerror}; choose another place"
-        ) from error
+    make_folder(folder)
     net = networks.denoiser.config if networks.denoiser is not None else None
     refiner = networks.refiner.config if networks.refiner is not None else None
     tensors = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from densescan.errors import InputError
-from densescan.files import atomic_write
+from densescan.files import atomic_write, make_folder
 from densescan.weights.folder import CARD, CONFIG, TENSORS, model_folder, read_model
 
 # The Hub's library is imported where it is used: completing a scan needs no network and should not wait for it.
@@ -35,7 +35,7 @@ def download(repository: str, folder: str | Path, revision: str | None = None) -
         )
     read_model(fetched)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name in (CARD, TENSORS, CONFIG):  # the last one makes the folder a model
         if (fetched / name).is_file():
             with atomic_write(folder / name) as temporary:
