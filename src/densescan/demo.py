@@ -12,9 +12,9 @@ from densescan.cli.console import guarded, progress, rows, say
 from densescan.completer import Completer
 from densescan.data.io import read_scan
 from densescan.data.split import Case
-from densescan.errors import InputError
 from densescan.evaluation.measures import MEASURES, measure
 from densescan.evaluation.methods import bare_scan, jittered_scan
+from densescan.files import make_folder
 from densescan.viewer.render import render_before_after
 from densescan.weights.folder import DEFAULT_MODEL, load
 
@@ -36,10 +36,7 @@ def run(folder: Path, completer: Completer) -> None:
 
     Raises: InputError: the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {folder}: {error.strerror}; run it elsewhere") from error
+    make_folder(folder)
     scan, truth = read_scan(SCAN), read_truth()
     with progress("completing", completer.config.steps) as update:
         scene = completer(scan, seed=0, on_step=lambda done, _: update(done, ""))
