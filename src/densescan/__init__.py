@@ -5,7 +5,7 @@
 >>> scene.save("scene.ply")  # doctest: +SKIP
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from densescan.completer import Completer
 from densescan.completion import Completion, CompletionConfig
@@ -14,7 +14,10 @@ from densescan.data.scan import Scan
 from densescan.errors import InputError
 from densescan.weights.folder import load
 
-__version__ = version("densescan")
+try:
+    __version__ = version("densescan")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "unknown"
 __all__ = [
     "Completer",
     "Completion",

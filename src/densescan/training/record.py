@@ -1,6 +1,7 @@
 """The record of a run beside its checkpoints: config.json, env.json and metrics.jsonl."""
 
 import json
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -87,7 +88,12 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The checked-out commit, with `-dirty` where tracked files differ from it; None for an installed package."""
+    """The checked-out commit, with `-dirty` where tracked files differ from it; None for an installed package.
+
+    A source tree that was copied without its repository is told its commit by the variable DENSESCAN_COMMIT.
+    """
+    if (told := os.environ.get("DENSESCAN_COMMIT")) is not None:
+        return told
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None  # not a file of the repository around it, if there is any
     return _git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
