@@ -17,11 +17,12 @@ from densescan.data.split import open_split
 from densescan.evaluation.measures import measure
 from densescan.evaluation.records import read_run
 from densescan.nets.minkunet import NetConfig
+from densescan.sparse.backends import using
 from densescan.weights.folder import ModelConfig, build, load, save_model
 
 FORM = NetConfig(width=1 / 8, norm="layer", voxel_size=0.4, point_features="local")
 CONFIG = CompletionConfig(scan_points=60, repeat=2, steps=2, sampler="consistent")
-QUICK = ("--metrics", "chamfer", "jsd", "iou", "--workers", "0")
+QUICK = ("--metrics", "chamfer", "jsd", "iou", "--workers", "0", "--device", "cpu")
 
 
 def street(seed: int) -> np.ndarray:
@@ -237,6 +238,19 @@ def test_results_sheet(data, model, shown, refused):
         "results", "sheet", data, "bare", "-o", "three.png", "--frames", "04/9"
     )
     assert "unknown file ending" in refused("results", "sheet", data, "bare", "-o", "sheet.jpg")
+
+
+def test_a_record_tells_of_distances_in_float32(data, shown):
+    pytest.importorskip("triton", reason="needs Triton: pip install triton")
+    options = ("--every", "3", "--metrics", "chamfer", "--workers", "0")
+    shown("evaluate", data, "bare", "--out", "out", *options, "--device", "cpu")
+    with using("triton"):  # on a processor, in its interpreter, as it would be on a GPU
+        shown("evaluate", data, "bare", "--out", "gpu", *options, "--device", "auto")
+    on_cpu, on_gpu = (read_run(Path(folder) / "bare.jsonl") for folder in ("out", "gpu"))
+    assert "nearest_distances" not in on_cpu.header.environment
+    assert on_gpu.header.environment["nearest_distances"] == "float32, on the GPU"
+    assert on_gpu.rows[0].scores == pytest.approx(on_cpu.rows[0].scores, rel=1e-5)
+    assert on_gpu.rows[0].scores != on_cpu.rows[0].scores
 
 
 def test_the_scenes_of_a_sheet_are_those_of_the_records(data, records, shown, monkeypatch):

@@ -95,6 +95,16 @@ def test_workers_change_nothing_but_the_time(split, noisy, tmp_path):
         pass
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_scenes_are_measured_on_the_device(split, noisy, workers):
+    case = split[0]
+    scene = noisy.complete(case, 0).points
+    with measuring(workers, "cpu") as measurer:
+        assert measurer.submit(scene, case.truth, QUICK).result() == measure(scene, case.truth, QUICK)
+    with measuring(workers, "nowhere") as measurer, pytest.raises(RuntimeError, match="nowhere"):
+        measurer.submit(scene, case.truth, QUICK).result()
+
+
 @pytest.mark.parametrize("cut", [0, 1, 30])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(split, noisy, tmp_path, cut):
     whole, path = tmp_path / "whole.jsonl", tmp_path / "path.jsonl"

@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 
 from densescan.errors import InputError
-from densescan.evaluation.measures import FIGURES, MEASURES, Figure, check_measures, measure
+from densescan.evaluation.measures import FIGURES, MEASURES, Figure, check_measures, in_float32, measure
 from densescan.metrics.chamfer import chamfer_distance
 from densescan.metrics.emd import emd
 from densescan.metrics.emd_released import emd_released
 from densescan.metrics.iou import voxel_counts
 from densescan.metrics.jsd import jsd
 from densescan.metrics.precision_recall import precision_recall
+from densescan.sparse.backends import using
+
+GPU = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +22,14 @@ def clouds() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     truth = rng.uniform((-12, -9, -1), (12, 9, 1), (2000, 3)).astype(np.float32)
     return truth[::2] + rng.normal(scale=0.1, size=(1000, 3)).astype(np.float32), truth
+
+
+@pytest.fixture
+def triton():
+    """Distances by Triton, in its interpreter without a GPU."""
+    pytest.importorskip("triton", reason="needs Triton: pip install triton")
+    with using("triton"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +103,27 @@ def test_measures_are_named_once_and_known():
 def test_an_empty_scene_cannot_be_measured(clouds):
     with pytest.raises(InputError, match="expected points in scene and truth, got 0 and 2000"):
         measure(np.zeros((0, 3), np.float32), clouds[1])
+
+
+def test_distances_on_a_gpu_differ_by_the_rounding_of_float32(triton, clouds):
+    """Shares at a distance change by whole points, and hold for almost every distance."""
+    pred, truth = clouds[0][:200].astype(np.float64), clouds[1][:300]
+    names = ("chamfer", "precision_recall")
+    on_gpu = measure(pred, truth, names, GPU)
+    with using("torch"):
+        expected = measure(pred, truth, names)
+    assert on_gpu == pytest.approx(expected, rel=1e-5)
+    assert on_gpu["cd"] != expected["cd"], "computed the same way"
+
+
+def test_points_that_are_not_finite_cannot_be_measured(triton, clouds):
+    pred, truth = clouds[0][:100].copy(), clouds[1][:100]
+    pred[7, 2] = np.nan
+    with pytest.raises(InputError, match="expected finite points"):
+        measure(pred, truth, ["chamfer"], GPU)
+
+
+def test_the_processor_computes_in_float64():
+    assert not in_float32("cpu")
+    with using("triton"):
+        assert in_float32("cpu")

@@ -12,7 +12,7 @@ from densescan.cli.options import Command, Device, check_folder, choose_device, 
 from densescan.cli.results import Published, table_texts
 from densescan.data.split import Split, open_split
 from densescan.evaluation.evaluate import Plan, evaluate_together
-from densescan.evaluation.measures import MEASURES, check_measures
+from densescan.evaluation.measures import MEASURES, check_measures, in_float32
 from densescan.evaluation.measuring import Measurer, measuring
 from densescan.evaluation.methods import Method, together
 from densescan.evaluation.naming import SYNTAX, parse_methods
@@ -50,7 +50,7 @@ class ModelOptions:
     """What all models have in common, where it differs from their own defaults."""
 
     device: Device = "auto"
-    """Where models compute; auto: on the GPU if there is one."""
+    """Where models compute, and nearest distances (on a GPU in float32); auto: on the GPU if there is one."""
     steps: int | None = None
     """Sampling steps."""
     guidance_scale: float | None = None
@@ -90,7 +90,7 @@ class Evaluate(Command):
     metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = tuple(MEASURES)
     """What to measure; emd takes most of the time."""
     workers: int = max(1, (os.cpu_count() or 2) // 2)
-    """Processes that measure while the next scene is made; 0: none, for undisturbed seconds on a processor."""
+    """Processes that measure while the next scene is made; 0: none, for undisturbed seconds."""
     keep_going: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Record a frame that fails and go on; the method's means are then not computed."""
     published: Published | None = None
@@ -106,9 +106,12 @@ class Evaluate(Command):
         split = self.split.open(self.data)
         check_folder(self.out)
         make_folder(self.out)
+        device = choose_device(self.models.device)
         about = {**environment(), "workers": self.workers}
+        if in_float32(device):
+            about["nearest_distances"] = "float32, on the GPU"
         plan = Plan(self.data.resolve().name, self.seed, metrics, self.keep_going, about)
-        with measuring(self.workers) as measurer:
+        with measuring(self.workers, device) as measurer:
             runs = [
                 run for group in together(methods) for run in self._evaluate(group, split, plan, measurer)
             ]

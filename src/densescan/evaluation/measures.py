@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float64
 
 from densescan.errors import InputError
@@ -16,6 +17,7 @@ from densescan.metrics.emd_released import emd_released
 from densescan.metrics.iou import VOXEL_SIZES, voxel_counts
 from densescan.metrics.jsd import jsd
 from densescan.metrics.precision_recall import precision_recall_of
+from densescan.sparse.backends import backend_of
 
 THRESHOLDS = (0.05, 0.1)
 """Distances at which precision, recall and F are recorded [m], beside their means between the two."""
@@ -53,16 +55,36 @@ class Clouds:
 
     pred: Float[np.ndarray, "N 3"]
     truth: Float[np.ndarray, "M 3"]
+    device: str = "cpu"
+    """Where nearest neighbours are looked for, see `in_float32`."""
 
     @cached_property
     def to_truth(self) -> Float64[np.ndarray, " N"]:
         """Distance of each predicted point to the nearest true one [m]."""
-        return nearest_distances(self.pred, self.truth)
+        return _distances(self.pred, self.truth, self.device)
 
     @cached_property
     def to_pred(self) -> Float64[np.ndarray, " M"]:
         """Distance of each true point to the nearest predicted one [m]."""
-        return nearest_distances(self.truth, self.pred)
+        return _distances(self.truth, self.pred, self.device)
+
+
+def in_float32(device: str) -> bool:
+    """Whether nearest distances on the device are those of float32, by Triton; else k-d trees give them in float64."""
+    return backend_of(torch.empty(0, device=device)) == "triton"
+
+
+def _distances(a: np.ndarray, b: np.ndarray, device: str) -> np.ndarray:
+    """Distance from each point of a to the nearest point of b [m]; errors as of `nearest_distances`."""
+    if not in_float32(device):
+        return nearest_distances(a, b)
+    from densescan.sparse.backends.nearest import nearest_points
+
+    queries, targets = (torch.tensor(points, dtype=torch.float32, device=device) for points in (a, b))
+    distances = nearest_points(queries, targets)[0].double().cpu().numpy()
+    if not np.isfinite(distances).all():
+        raise InputError("expected finite points, got NaN or infinite ones: drop them first")
+    return distances
 
 
 @dataclass(frozen=True)
@@ -169,16 +191,20 @@ def check_measures(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def measure(
-    pred: Float[np.ndarray, "N 3"], truth: Float[np.ndarray, "M 3"], names: Sequence[str] = tuple(MEASURES)
+    pred: Float[np.ndarray, "N 3"],
+    truth: Float[np.ndarray, "M 3"],
+    names: Sequence[str] = tuple(MEASURES),
+    device: str = "cpu",
 ) -> Scores:
     """All figures of one scene.
 
-    Args: pred, truth: points [m], sensor frame. names: which measures.
+    Args: pred, truth: points [m], sensor frame. names: which measures. device: where nearest neighbours are looked for,
+        see `in_float32`; the rest is computed on the processor.
     Raises: InputError: a cloud that cannot be measured, such as an empty one.
     """
     if len(pred) == 0 or len(truth) == 0:
         raise InputError(f"expected points in scene and truth, got {len(pred)} and {len(truth)}")
-    clouds, scores = Clouds(pred, truth), Scores()
+    clouds, scores = Clouds(pred, truth, device), Scores()
     for name in names:
         scores |= MEASURES[name].compute(clouds)
     bad = [f"{key} = {value}" for key, value in scores.items() if not math.isfinite(value)]

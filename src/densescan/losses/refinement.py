@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from densescan.errors import InputError
+from densescan.losses.neighbours import nearest_rows
 
 _SMALLEST_DISTANCE = 1e-4  # m; keeps the gradient of the distance finite where two points coincide
 
@@ -29,7 +28,7 @@ def chamfer_loss(
 ) -> ChamferLoss:
     """Mean of the two directed mean nearest-neighbour distances (not squared) [m], differentiable in `scene`.
 
-    The pairs are found with k-d trees and held fixed, as is usual; the gradient is that of the distances. A distance
+    The pairs are those of `nearest_rows`, held fixed, as is usual; the gradient is that of the distances. A distance
     below 0.1 mm counts as 0.1 mm and has no gradient.
 
     Args: scene, truth: points [m], one frame. scene_counts, truth_counts: points whose own distance enters the loss;
@@ -44,8 +43,8 @@ def chamfer_loss(
         raise FloatingPointError("the scene holds points that are not finite: train with a lower lr")
     _check_counts("scene", scene, scene_counts)
     _check_counts("truth", truth, truth_counts)
-    to_truth = _distances(scene, truth, _nearest(scene, truth), scene_counts)
-    to_scene = _distances(truth, scene, _nearest(truth, scene), truth_counts)
+    to_truth = _distances(scene, truth, nearest_rows(scene, truth), scene_counts)
+    to_scene = _distances(truth, scene, nearest_rows(truth, scene), truth_counts)
     return ChamferLoss((to_truth + to_scene) / 2, to_truth, to_scene)
 
 
@@ -54,12 +53,6 @@ def _check_counts(name: str, points: Tensor, counts: Tensor | None) -> None:
         raise InputError(
             f"expected points of the {name} that count, got none of {len(points)}: use larger crops"
         )
-
-
-def _nearest(queries: Tensor, targets: Tensor) -> Tensor:
-    tree = cKDTree(targets.detach().cpu().numpy(), balanced_tree=False, compact_nodes=False)
-    rows: np.ndarray = tree.query(queries.detach().cpu().numpy(), workers=-1)[1]
-    return torch.from_numpy(rows).to(queries.device)
 
 
 def _distances(queries: Tensor, targets: Tensor, rows: Tensor, counts: Tensor | None) -> Tensor:

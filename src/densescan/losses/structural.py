@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from densescan.errors import InputError
+from densescan.losses.neighbours import nearest_rows
 
 RELEASED_SCENE_WEIGHT, RELEASED_POINT_WEIGHT = 0.5, 0.01
 """Weights of the two terms beside the distillation loss in the release's configuration."""
@@ -36,7 +37,7 @@ def structural_loss(
 
     scene_wise: mean squared distance to the nearest neighbour, the mean of both directions. point_wise: every key point
     of the truth has its nearest neighbour in the scene for a partner; mean squared difference between the distances of
-    two key points and of their partners, over all pairs. Neighbours are found with k-d trees and held fixed. The loss
+    two key points and of their partners, over all pairs. Neighbours are those of `nearest_rows`, held fixed. The loss
     depends on the order of neither cloud, and is 0 where the scene is the truth.
 
     Args: x_0: the student's scene [m]. truth: true points [m], same frame. key_points: rows of `truth`, from
@@ -46,9 +47,9 @@ def structural_loss(
         with row i of the truth in both terms, though neither cloud has an order; `structural_loss_by_row` renders it.
     """
     _check(x_0, truth, key_points)
-    to_scene = _nearest(truth, x_0)
+    to_scene = nearest_rows(truth, x_0)
     gap_truth = (truth - x_0[to_scene]).square().sum(1).mean()
-    gap_scene = (x_0 - truth[_nearest(x_0, truth)]).square().sum(1).mean()
+    gap_scene = (x_0 - truth[nearest_rows(x_0, truth)]).square().sum(1).mean()
     partners = x_0[to_scene[key_points]]
     point_wise = (torch.pdist(partners) - torch.pdist(truth[key_points])).square().mean()
     scene_wise = (gap_truth + gap_scene) / 2
@@ -123,12 +124,6 @@ def _surface_variation(points: np.ndarray, neighbours: int) -> np.ndarray:
     eigenvalues = np.linalg.eigvalsh(centred.transpose(0, 2, 1) @ centred)
     total = eigenvalues.sum(axis=1)
     return np.divide(eigenvalues[:, 0], total, out=np.zeros_like(total), where=total > 0)
-
-
-def _nearest(queries: Tensor, targets: Tensor) -> Tensor:
-    tree = cKDTree(targets.detach().cpu().numpy(), balanced_tree=False, compact_nodes=False)
-    rows: np.ndarray = tree.query(queries.detach().cpu().numpy())[1]
-    return torch.from_numpy(rows).to(queries.device)
 
 
 def _check(x_0: Tensor, truth: Tensor, key_points: Tensor) -> None:

@@ -14,9 +14,10 @@ import json, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from densescan.sparse.backends import kernels, search
+from densescan.sparse.backends import kernels, nearest, search, table_kernels
 
-kernel = getattr({"kernels": kernels, "search": search}[sys.argv[1]], sys.argv[2])
+modules = {"kernels": kernels, "nearest": nearest, "search": search, "table_kernels": table_kernels}
+kernel = getattr(modules[sys.argv[1]], sys.argv[2])
 types, constants, options = (json.loads(text) for text in sys.argv[3:])
 signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
 aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names)
@@ -29,22 +30,30 @@ print(json.dumps({word: ptx.count(word) for word in ("wgmma.mma_async", "cp.asyn
 _BF16, _INT32, _INT64, _FLOAT32 = "*bf16", "*i32", "*i64", "*fp32"
 CONV = {
     **dict.fromkeys(("feats", "kernel", "out", "scale", "residual"), _BF16),
-    **dict.fromkeys(("table", "order", "offsets", "counts", "scale_rows"), _INT32),
+    **dict.fromkeys(("table", "order", "offsets", "counts", "turns", "scale_rows"), _INT32),
     **dict.fromkeys(("gain", "shift"), _FLOAT32),
     **dict.fromkeys(("n_out", "copies", "c_in", "c_out"), "i32"),
     "eps": "fp32",
 }
 CONV_FORM = {
-    **{"K": 27, "BLOCK_ROWS": 64, "BLOCK_OUT": 64, "BLOCK_IN": 32, "PRECISION": "ieee", "WIDEN": False},
+    **{
+        "K": 27,
+        "TOGETHER": 2,
+        "BLOCK_ROWS": 64,
+        "BLOCK_OUT": 64,
+        "BLOCK_IN": 32,
+        "PRECISION": "ieee",
+        "WIDEN": False,
+    },
     **{"SCALED": False, "LAYER_NORM": False, "GAIN": True, "SHIFT": True, "RESIDUAL": True, "RELU": True},
 }
 GRADIENT = {
     **dict.fromkeys(("feats", "grad_out"), _BF16),
     **dict.fromkeys(("in_rows", "out_rows", "begins"), _INT32),
-    **{"partial": _FLOAT32, "c_in": "i32", "c_out": "i32"},
+    **{"partial": _FLOAT32, "splits": "i32", "c_in": "i32", "c_out": "i32"},
 }
 GRADIENT_FORM = {
-    **{"K": 27, "SPLITS": 4, "BLOCK_IN": 64, "BLOCK_OUT": 64, "BLOCK_PAIRS": 64},
+    **{"K": 27, "BLOCK_IN": 64, "BLOCK_OUT": 64, "BLOCK_PAIRS": 64},
     **{"PRECISION": "ieee", "WIDEN": False},
 }
 NEIGHBOURS = {"keys": _INT64, "rows": _INT32, "n": "i32", "halvings": "i32"}
@@ -53,11 +62,21 @@ NEAREST = {
     **dict.fromkeys(("n_queries", "query_stride", "target_stride"), "i32"),
 }
 NEAREST_FORM = {"BITS": 16, "OFFSET": 1 << 15, "BLOCK_Q": 64, "BLOCK_T": 32}
+CODES = {"rows": _INT32, "weights": _INT32, "code": _INT32, "n": "i32"}
+TILES = {"rows": _INT32, "offsets": _INT32, "counts": _INT32, "n": "i32"}
+NEAREST_POINT = {
+    **dict.fromkeys(("queries", "targets", "boxes", "squares"), _FLOAT32),
+    **{"rows": _INT32, "n_queries": "i32", "n_targets": "i32"},
+}
+NEAREST_POINT_FORM = {"BLOCK_Q": 64, "BLOCK_T": 64, "BLOCK_BOXES": 128}
 CASES = {
     "convolution": ("kernels", "convolve_kernel", CONV, CONV_FORM, True),
     "weight gradient": ("kernels", "kernel_gradient_kernel", GRADIENT, GRADIENT_FORM, True),
     "neighbours": ("search", "_neighbour_kernel", NEIGHBOURS, {"BITS": 16, "BLOCK": 256}, False),
+    "codes of patterns": ("table_kernels", "_code_kernel", CODES, {"K": 27, "BLOCK": 512}, False),
+    "tiles": ("table_kernels", "_tiles_kernel", TILES, {"K": 27, "SIZE": 128}, False),
     "nearest": ("search", "_nearest_kernel", NEAREST, NEAREST_FORM, False),
+    "nearest point": ("nearest", "_nearest_point_kernel", NEAREST_POINT, NEAREST_POINT_FORM, False),
 }
 
 

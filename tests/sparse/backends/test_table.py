@@ -53,6 +53,8 @@ def test_tiles_list_the_offsets_that_occur_in_them(kernel_map, size):
     for t, (offsets, count) in enumerate(zip(tiles.offsets.tolist(), tiles.counts.tolist(), strict=True)):
         occurs = (table.rows[:, t * size : (t + 1) * size] != MISSING).any(1)
         assert offsets[:count] == torch.nonzero(occurs).flatten().tolist()
+    assert sorted(tiles.turns.tolist()) == list(range(len(tiles.counts)))
+    assert (tiles.counts[tiles.turns.long()].diff() <= 0).all()
     assert table.tiles(size) is tiles
 
 
@@ -86,3 +88,43 @@ def test_a_map_without_pairs_has_an_empty_table():
     assert (table.rows == MISSING).all()
     assert table.tiles(16).counts.tolist() == [0]
     assert len(table.pairs.in_rows) == 0
+
+
+@pytest.fixture
+def random_rows(device):
+    """(K, V) -> a table of random patterns, a third of them missing."""
+
+    def random_rows(n_offsets, n):
+        generator = torch.Generator().manual_seed(n)
+        rows = torch.randint(-n // 2 - 1, n + 1, (n_offsets, n), generator=generator, dtype=torch.int32)
+        return rows.clamp(min=MISSING).to(device)
+
+    return random_rows
+
+
+SHAPES = [(27, 700), (8, 1), (27, 1024), (8, 65)]
+
+
+@pytest.mark.parametrize(("n_offsets", "n"), SHAPES)
+def test_triton_codes_patterns_as_pytorch_does(random_rows, n_offsets, n):
+    from densescan.sparse.backends import table, table_kernels
+
+    rows = random_rows(n_offsets, n)
+    weights = table._weights(n_offsets, rows.device)
+    assert torch.equal(table_kernels.pattern_code(rows, weights), table.pattern_code(rows, weights))
+
+
+@pytest.mark.parametrize("size", [16, 128])
+@pytest.mark.parametrize(("n_offsets", "n"), SHAPES)
+def test_triton_finds_the_offsets_of_tiles_as_pytorch_does(random_rows, n_offsets, n, size):
+    from densescan.sparse.backends import table, table_kernels
+
+    rows = random_rows(n_offsets, n)
+    rows[3::4, : n // 2] = MISSING  # so that not every tile has every offset
+    (offsets, counts), (by_torch, expected) = (
+        table_kernels.tiles(rows, size),
+        table.tiles_by_torch(rows, size),
+    )
+    assert torch.equal(counts, expected)
+    used = torch.arange(n_offsets, device=rows.device) < counts[:, None]
+    assert torch.equal(offsets[used], by_torch[used])

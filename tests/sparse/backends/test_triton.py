@@ -213,7 +213,18 @@ def test_copies_of_the_features_share_a_map(backend, case, draw, device, layer):
         scale = backend.RowScale(weight, rows[:, copy])
         return backend.fused_conv(feats[:, copy], kernel.detach(), kernel_map, epilogue, scale)
 
-    assert torch.equal(run(slice(None)), torch.stack((run(0), run(1)), dim=1))
+    torch.testing.assert_close(run(slice(None)), torch.stack((run(0), run(1)), dim=1))
+
+
+@pytest.mark.parametrize("copies", [3, 4, 6])
+def test_any_number_of_copies(backend, case, draw, copies):
+    kernel_map, _, kernel = case("submanifold")
+    feats = draw(kernel_map.n_in, copies, 5, seed=9)
+    expected = torch.stack(
+        [reference(x.contiguous().requires_grad_(), kernel, kernel_map)[0] for x in feats.unbind(1)], 1
+    )
+    found = backend.fused_conv(feats, kernel.detach(), kernel_map)
+    assert_near([found], [expected], TOLERANCE[torch.float32])
 
 
 def test_gradients_of_copies_are_those_of_each(backend, case, draw):

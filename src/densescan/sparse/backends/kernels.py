@@ -4,6 +4,7 @@ Output stationary: a program owns a tile of output rows and a block of output ch
 occur in its tile, gathers the input rows there, multiplies, and accumulates in registers (float32). No atomics: results
 are bit-identical from run to run. In Triton's interpreter the same kernels run on CPU tensors.
 
+Numbers that differ from scene to scene are not compiled into a kernel, which would then be compiled again and again.
 `no_type_check` keeps the import hook of the tests from wrapping functions that Triton compiles from their source.
 """
 
@@ -13,22 +14,27 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_out", "copies"])
 @no_type_check
 def convolve_kernel(
     feats, kernel, out,  # (n_in, copies, c_in), (K, c_in, c_out), (n_out, copies, c_out)
-    table, order, offsets, counts,  # (K, n_out), (n_out,), (T, K), (T,), see `NeighbourTable`
+    table, order, offsets, counts, turns,  # (K, n_out), (n_out,), (T, K), (T,), (T,), see `NeighbourTable`
     scale, scale_rows,  # (P, c_in), (n_in, copies): input row i is multiplied by scale[scale_rows[i]]
     gain, shift, residual, eps,  # (c_out,), (c_out,), (n_out, copies, c_out)
     n_out, copies, c_in, c_out,
-    K: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
+    K: tl.constexpr, TOGETHER: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
     SCALED: tl.constexpr, LAYER_NORM: tl.constexpr, GAIN: tl.constexpr, SHIFT: tl.constexpr,
     RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
-    """out[order[p]] = epilogue(sum_k (feats * scale)[table[k, p]] @ kernel[k]); grid (T, c_out blocks, copies)."""
-    tile, copy = tl.program_id(0), tl.program_id(2)
-    position = tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    """out[order[p]] = epilogue(sum_k (feats * scale)[table[k, p]] @ kernel[k]).
+
+    Grid (T, c_out blocks, copies / TOGETHER). A program has BLOCK_ROWS / TOGETHER columns of the table, and for each of them TOGETHER copies side by side.
+    """
+    tile, lane = tl.load(turns + tl.program_id(0)), tl.arange(0, BLOCK_ROWS)
+    position = tile * (BLOCK_ROWS // TOGETHER) + lane // TOGETHER
+    copy = tl.program_id(2) * TOGETHER + lane % TOGETHER
     column = tl.program_id(1) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     inside, wanted = position < n_out, column < c_out
     blocks = tl.cdiv(c_in, BLOCK_IN)
@@ -72,13 +78,13 @@ def convolve_kernel(
     tl.store(out + place, total.to(out.dtype.element_ty), mask=kept)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 @no_type_check
 def kernel_gradient_kernel(
-    feats, grad_out, partial,  # (n_in, c_in), (n_out, c_out), (SPLITS, K, c_in, c_out) float32
+    feats, grad_out, partial,  # (n_in, c_in), (n_out, c_out), (splits, K, c_in, c_out) float32
     in_rows, out_rows, begins,  # (P,), (P,), (K + 1,), see `OffsetPairs`
-    c_in, c_out,
-    K: tl.constexpr, SPLITS: tl.constexpr,
+    splits, c_in, c_out,
+    K: tl.constexpr,
     BLOCK_IN: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_PAIRS: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
@@ -87,7 +93,7 @@ def kernel_gradient_kernel(
     channel = tl.program_id(1) * BLOCK_IN + tl.arange(0, BLOCK_IN)
     column = tl.program_id(2) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     begin, end = tl.load(begins + k), tl.load(begins + k + 1)
-    share = tl.cdiv(tl.cdiv(end - begin, SPLITS), BLOCK_PAIRS) * BLOCK_PAIRS
+    share = tl.cdiv(tl.cdiv(end - begin, splits), BLOCK_PAIRS) * BLOCK_PAIRS
     begin += split * share
     end = tl.minimum(end, begin + share)
     total = tl.zeros((BLOCK_IN, BLOCK_OUT), tl.float32)

@@ -4,6 +4,7 @@
 convolution happen in its one pass over memory.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.kernel_map import KernelMap
 
 MAX_ELEMENTS = 2**31 - 1  # the kernels count rows times channels in 32 bits
+MOST_TOGETHER = 4
+"""Copies of the features, at most and a power of two, that a program takes side by side: the guided and the unguided
+branch look at the same columns of the table, which then make smaller tiles, of which more offsets are skipped."""
 _PROGRAMS = 1056  # aimed at in the weight gradient: 8 for each multiprocessor of an H200
 
 
@@ -27,7 +31,7 @@ class Blocks:
     """How a product is cut into programs, and what the compiler makes of one."""
 
     rows: int
-    """Output rows of a program; pairs in the weight gradient."""
+    """Output rows of a program, those of all its copies; pairs in the weight gradient."""
     c_out: int
     """Output channels of a program."""
     c_in: int
@@ -110,20 +114,22 @@ def convolve(
     blocks = blocks or forward_blocks(
         feats, c_out, copies * table.n_out, whole=epilogue.layer_eps is not None
     )
-    tiles = table.tiles(blocks.rows)
+    together = math.gcd(copies, MOST_TOGETHER)
+    tiles = table.tiles(blocks.rows // together)
     out = feats.new_empty(table.n_out, *feats.shape[1:-1], c_out)
-    grid = (len(tiles.counts), triton.cdiv(c_out, blocks.c_out), copies)
+    grid = (len(tiles.counts), triton.cdiv(c_out, blocks.c_out), copies // together)
     if not out.numel():
         return out
     with on_device_of(feats):
         convolve_kernel[grid](
             feats, kernel, out,
-            table.rows, table.order, tiles.offsets, tiles.counts,
+            table.rows, table.order, tiles.offsets, tiles.counts, tiles.turns,
             _pointer(scale.weight if scale else None, feats), _pointer(scale.rows if scale else None, table.order),
             _pointer(epilogue.gain, feats), _pointer(epilogue.shift, feats),
             _pointer(epilogue.residual, feats), epilogue.layer_eps or 0.0,
             table.n_out, copies, c_in, c_out,
-            K=len(kernel), BLOCK_ROWS=blocks.rows, BLOCK_OUT=blocks.c_out, BLOCK_IN=blocks.c_in,
+            K=len(kernel), TOGETHER=together,
+            BLOCK_ROWS=blocks.rows, BLOCK_OUT=blocks.c_out, BLOCK_IN=blocks.c_in,
             SCALED=scale is not None, LAYER_NORM=epilogue.layer_eps is not None,
             GAIN=epilogue.gain is not None, SHIFT=epilogue.shift is not None, RESIDUAL=epilogue.residual is not None,
             RELU=epilogue.relu, PRECISION=precision(), WIDEN=INTERPRETED,
@@ -150,8 +156,8 @@ def kernel_gradient(
     with on_device_of(feats):
         kernel_gradient_kernel[(splits * n_offsets, *cuts)](
             feats, grad_out, partial,
-            pairs.in_rows, pairs.out_rows, pairs.begins, c_in, c_out,
-            K=n_offsets, SPLITS=splits,
+            pairs.in_rows, pairs.out_rows, pairs.begins, splits, c_in, c_out,
+            K=n_offsets,
             BLOCK_IN=blocks.c_in, BLOCK_OUT=blocks.c_out, BLOCK_PAIRS=blocks.rows,
             PRECISION=precision(), WIDEN=INTERPRETED,
             num_warps=blocks.warps, num_stages=blocks.stages, **COMPILE,
