@@ -2,10 +2,11 @@
 
     python benchmarks/completion_gpu.py --record benchmarks/results/completion-gpu.json
 
-The scene of `completion.py`: networks of the released form at full width with random weights, steered, so that the points
-settle as a trained network lets them. Each way of sampling is run several times after two runs that do not count; the
-median counts. The scene of the Triton kernels is compared with that of plain PyTorch on the same GPU, as clouds, beside
-the distance between two seeds: a rounding error that carries a point across a voxel's face moves its neighbourhood.
+The scene of `completion.py`: networks of the released form at full width with random weights, steered, so that the
+points settle as a trained network lets them. Each way of sampling is run several times after two runs that do not
+count; the median counts. The scene of the Triton kernels is compared with that of plain PyTorch on the same GPU, as
+clouds, beside the distance between two seeds: a rounding error that carries a point across a voxel's face moves its
+neighbourhood.
 """
 
 import statistics
@@ -31,7 +32,6 @@ from densescan.nets.networks import Networks
 from densescan.sparse.backends import using
 from densescan.training.record import environment, write_json
 
-CALIBRATED_ON = 3000  # scan points; batch norm is calibrated on the processor
 WAYS: dict[str, dict[str, Any]] = {
     "8 steps, guided, refined": {},
     "8 steps, refined": {"guidance_scale": 1.0},
@@ -76,7 +76,8 @@ class _Steered(SteeredDenoiser):
 
 def completer_of(options: Options) -> Completer:
     """Full-width networks, calibrated and steered, on the device."""
-    random = random_networks(options.width, 0, read_reduced(options.scan, CALIBRATED_ON))
+    scan = read_reduced(options.scan, options.points // REPEAT).to(options.device)
+    random = random_networks(options.width, 0, scan)
     assert random.denoiser is not None
     denoiser = _Steered(random.denoiser.config)
     denoiser.load_state_dict(random.denoiser.state_dict())

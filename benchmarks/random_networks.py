@@ -29,12 +29,13 @@ HEAD_GAIN = 0.1
 def random_networks(width: float, seed: int, scan: Float[Tensor, "N 3"]) -> Networks:
     """Networks of the released form with random weights, tame at every noise level.
 
-    scan: the reduced scan [m]; batch norm is calibrated on it, repeated and noised as in sampling.
+    scan: the reduced scan [m]; batch norm is calibrated on it, repeated and noised as in sampling, where it lies. It
+    must be as dense as the one that is completed: with more neighbours than in calibration, features run away.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config, schedule = NetConfig(width=width), Schedule()
-        networks = Networks(ConditionEncoder(config), Denoiser(config), Refiner(config))
+        networks = Networks(ConditionEncoder(config), Denoiser(config), Refiner(config)).to(scan.device)
         for net in networks.present().values():
             net.train().apply(_prepare_for_calibration)
         x_init = scan.repeat(REPEAT, 1)[None]
@@ -42,7 +43,7 @@ def random_networks(width: float, seed: int, scan: Float[Tensor, "N 3"]) -> Netw
             cond = networks.encoder(scan[None])
             for t in CALIBRATION_STEPS:
                 x_t = noise_scene(x_init, float(schedule.sigma_t[t]), torch.randn_like(x_init))
-                networks.denoiser(x_t, torch.tensor([t]), cond)
+                networks.denoiser(x_t, torch.tensor([t], device=scan.device), cond)
             networks.refiner(noise_scene(x_init, SETTLED, torch.randn_like(x_init)))
             for net in (networks.denoiser, networks.refiner):
                 net.last[2].weight.mul_(HEAD_GAIN)
