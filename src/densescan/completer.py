@@ -18,7 +18,7 @@ from densescan.ahead import ahead
 from densescan.completion import MIN_POINTS, Completion, CompletionConfig, sampler_of
 from densescan.data.io import read_scan
 from densescan.data.scan import Scan
-from densescan.diffusion import Schedule, gaussian, noise_scene
+from densescan.diffusion import Schedule, gaussian, gaussian_ahead, noise_scene
 from densescan.diffusion.samplers import EpsFn, NoiseFn
 from densescan.errors import InputError
 from densescan.geometry.crop import clean_scene, within_range
@@ -153,7 +153,8 @@ class Completer:
         with clock.stage("encode"):  # 3. the condition, once a scan
             eps_fn = self._eps_fn(points, config)
         with clock.stage("denoise"):  # 4. K noisy copies of each point, denoised
-            x_0 = self._denoise(eps_fn, points, config, gaussian(generator), on_step)
+            noise = (gaussian if self.device.type == "cpu" else gaussian_ahead)(generator)
+            x_0 = self._denoise(eps_fn, points, config, noise, on_step)
         with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
             coarse = x_0[clean_scene(x_0, points.repeat(config.repeat, 1), config.max_range)]
             _check_not_empty(coarse, reduced.scan)

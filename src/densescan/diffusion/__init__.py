@@ -2,7 +2,15 @@
 
 from densescan.diffusion.guidance import guide
 from densescan.diffusion.process import add_noise, noise_scene
-from densescan.diffusion.samplers import consistent, ddim, ddpm, dpm_solver_pp, gaussian, renoise
+from densescan.diffusion.samplers import (
+    consistent,
+    ddim,
+    ddpm,
+    dpm_solver_pp,
+    gaussian,
+    gaussian_ahead,
+    renoise,
+)
 from densescan.diffusion.schedule import Schedule
 
 __all__ = [
@@ -13,6 +21,7 @@ __all__ = [
     "ddpm",
     "dpm_solver_pp",
     "gaussian",
+    "gaussian_ahead",
     "guide",
     "noise_scene",
     "renoise",

@@ -123,7 +123,12 @@ def finished_conv(
 def pointwise_conv(
     feats: Float[Tensor, "V *G C_in"], kernel: Float[Tensor, "C_in C_out"]
 ) -> Float[Tensor, "V *G C_out"]:
-    """feats @ kernel in blocks of a size that repeats; the last one overlaps the one before. Not differentiable."""
+    """feats @ kernel. Not differentiable.
+
+    On processors in blocks of a size that repeats, see `matmul.repeating`; the last one overlaps the one before.
+    """
+    if feats.device.type != "cpu":
+        return feats @ kernel
     rows, out = feats.reshape(-1, feats.shape[-1]), feats.new_empty(*feats.shape[:-1], kernel.shape[1])
     n, products = len(rows), out.view(-1, kernel.shape[1])
     size = min(ROWS_AT_ONCE, 1 << max(0, n.bit_length() - 1))

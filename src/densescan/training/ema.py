@@ -27,8 +27,7 @@ def update_averages(
 ) -> None:
     """averages = decay * averages + (1 - decay) * networks; buffers (running statistics) are copied."""
     for name, net in networks.items():
-        for mean, value in zip(averages[name].parameters(), net.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
+        torch._foreach_lerp_(list(averages[name].parameters()), list(net.parameters()), 1 - decay)
         for kept, buffer in zip(averages[name].buffers(), net.buffers(), strict=True):
             kept.copy_(buffer)
 

@@ -123,9 +123,8 @@ def _backward(loss: Loss, parameters: list[nn.Parameter]) -> dict[str, float]:
 
 
 def _scale(parameters: list[nn.Parameter], factor: float) -> None:
-    for parameter in parameters:
-        assert isinstance(parameter.grad, Tensor)
-        parameter.grad.mul_(factor)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    torch._foreach_mul_(gradients, factor)
 
 
 def _check_finite(name: str, value: float) -> None:

@@ -6,7 +6,7 @@ from inspect import signature
 import pytest
 import torch
 
-from densescan.diffusion import consistent, ddim, ddpm, dpm_solver_pp, gaussian, renoise
+from densescan.diffusion import consistent, ddim, ddpm, dpm_solver_pp, gaussian, gaussian_ahead, renoise
 from densescan.diffusion.samplers import Sampler
 from densescan.diffusion.samplers.interface import check_share, predict_eps, start_offset
 from densescan.errors import InputError
@@ -173,3 +173,10 @@ def test_fresh_noise_needs_a_source(schedule, sampler):
 def test_impossible_numbers_of_steps_are_refused(schedule, sampler):
     with pytest.raises(InputError, match="steps must lie in"):
         sampler(curved, torch.zeros(2), torch.zeros(2), schedule, 0, noise=seeded())
+
+
+def test_noise_drawn_ahead_is_the_same():
+    like = torch.empty(3, 5)
+    at_once, ahead = (make(torch.Generator().manual_seed(4)) for make in (gaussian, gaussian_ahead))
+    for _ in range(4):
+        assert torch.equal(ahead(like), at_once(like))

@@ -77,3 +77,13 @@ def test_the_host_reads_from_the_device_once(levels, coords, monkeypatch):
         )
     assert len(levels.voxelise(coords).voxels.coarser.submanifold.neighbours.order)
     assert reads == ["tolist"]
+
+
+def test_maps_of_the_device_are_tables_from_the_start(levels, coords, monkeypatch):
+    """A table made of pairs waits for the device once for every map."""
+    from densescan.sparse.backends import table
+
+    monkeypatch.setattr(table.NeighbourTable, "of_map", lambda _: pytest.fail("made of pairs"))
+    fine = levels.voxelise(coords).voxels
+    for kernel_map in (fine.submanifold, fine.strided, fine.strided.transposed):
+        assert table.table_of(kernel_map) is table.table_of(kernel_map)

@@ -4,12 +4,14 @@ All samplers keep the offset x_t - x_init [m] as their state, so that no arithme
 lies from the sensor; the predictor is always given the absolute points x_init + offset.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from densescan.ahead import ahead
 from densescan.diffusion.schedule import Schedule
 from densescan.errors import InputError
 
@@ -55,6 +57,23 @@ def gaussian(generator: torch.Generator) -> NoiseFn:
     def noise(like: Tensor) -> Tensor:
         drawn = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=generator.device)
         return drawn.to(like.device)
+
+    return noise
+
+
+def gaussian_ahead(generator: torch.Generator) -> NoiseFn:
+    """As `gaussian`, for noise of one shape: drawn by a thread, one call ahead of its use.
+
+    While a GPU computes a step, the processor draws the noise of the next. Draws one tensor more than is asked for.
+    """
+    drawn: Iterator[Tensor] | None = None
+
+    def noise(like: Tensor) -> Tensor:
+        nonlocal drawn
+        if drawn is None:
+            shape, dtype, device = like.shape, like.dtype, generator.device
+            drawn = ahead(lambda _: torch.randn(shape, generator=generator, dtype=dtype, device=device), count())
+        return next(drawn).to(like.device)
 
     return noise
 

@@ -157,11 +157,10 @@ def _rarity(k: int) -> int:
 
 
 def table_of(kernel_map: KernelMap) -> NeighbourTable:
-    """The neighbour table of a map; kept with the map, beside its own cached properties."""
-    kept = vars(kernel_map)
-    if "neighbours" not in kept:
-        kept["neighbours"] = NeighbourTable.of_map(kernel_map)
-    table: NeighbourTable = kept["neighbours"]
+    """The neighbour table of a map: its own where it is one, else made of its pairs and kept beside its cached properties."""
+    if not hasattr(kernel_map, "neighbours"):
+        vars(kernel_map)["neighbours"] = NeighbourTable.of_map(kernel_map)
+    table: NeighbourTable = kernel_map.neighbours  # type: ignore[attr-defined]
     return table
 
 
