@@ -274,3 +274,14 @@ def test_merge_refuses_a_network_given_twice(model, tmp_path):
     with pytest.raises(InputError, match="holds a second encoder"):
         merge([model, model], tmp_path / "both")
     assert not (tmp_path / "both").exists()
+
+
+def test_merge_replaces_a_network_where_asked(networks, model, tmp_path):
+    torch.manual_seed(1)
+    refiner = build(ModelConfig(NET, REFINER)).refiner
+    save_model(tmp_path / "refiner", Networks(refiner=refiner), COMPLETION, "# Refiner")
+    merged = merge([model, tmp_path / "refiner"], tmp_path / "both", replace=True)
+    read, _ = read_model(tmp_path / "both")
+    expected = {**networks.state_dict(), **Networks(refiner=refiner).state_dict()}
+    assert all(torch.equal(value, expected[name]) for name, value in read.state_dict().items())
+    assert merged.refiner is not None

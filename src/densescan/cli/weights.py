@@ -146,6 +146,7 @@ class Merge(Command):
     Examples:
       densescan weights merge runs/teacher/model runs/refiner/model -o mymodel/
       densescan weights merge teacher/model refiner/model -o mymodel/ --float16 --completion steps=8 sampler=ddim
+      densescan weights merge small runs/refiner/model -o mymodel/ --replace --share small
     """
 
     models: Annotated[Inputs, tyro.conf.arg(metavar="MODEL [MODEL ...]", help_behavior_hint="(required)")]
@@ -158,6 +159,8 @@ class Merge(Command):
     """Store the tensors in half the space, as float16."""
     share: Annotated[str | None, tyro.conf.arg(metavar="{None}|NAME")] = None
     """A bundled model; networks that it holds as they are, such as the same refiner, are not stored again."""
+    replace: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Let the networks of a later model take the place of those of an earlier one."""
 
     def run(self) -> None:
         """Write the model folder.
@@ -176,6 +179,7 @@ class Merge(Command):
             _changed(base, self.completion),
             dtype,
             self.share,
+            self.replace,
         )
         say(describe_model(str(self.output)))
 

@@ -260,19 +260,23 @@ def merge(
     completion: CompletionConfig | None = None,
     dtype: torch.dtype = torch.float32,
     share: str | None = None,
+    replace: bool = False,
 ) -> Networks:
     """Make one model folder of several, such as a trained teacher and a trained refiner.
 
     Args: models: names or folders, each network in one of them. completion: how the result completes scans; None: as
-        the model with the denoiser does. dtype: how floating-point tensors are stored.
+        the model with the denoiser does. dtype: how floating-point tensors are stored. replace: a network of a later
+        model takes the place of that of an earlier one.
     Raises: InputError: a model that cannot be read, a network given twice, or a folder that cannot be written.
     """
     merged, cards = Networks(), []
     for model in models:
         networks, config = read_model(model)
         for name, network in networks.present().items():
-            if name in merged.present():
-                raise InputError(f"{model} holds a second {name}: give each network once")
+            if name in merged.present() and not replace:
+                raise InputError(
+                    f"{model} holds a second {name}: give each network once, or --replace the first by it"
+                )
             setattr(merged, name, network)
         if completion is None and networks.denoiser is not None:
             completion = config.completion
