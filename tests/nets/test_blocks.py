@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from densescan.nets.blocks import DownBlock, ResidualBlock, UpBlock, make_norm, make_stem
+from densescan.nets.blocks import BOUND, DownBlock, ResidualBlock, UpBlock, make_norm, make_stem
 from densescan.sparse.modules import BatchNorm, LayerNorm
 from densescan.sparse.tensor import SparseTensor, voxelise
 
@@ -117,6 +117,8 @@ def test_shortcut_has_parameters_only_where_widths_differ():
 
 def test_norms_by_name():
     assert isinstance(make_norm("batch", 3), BatchNorm)
+    assert make_norm("batch", 3).bound is None
+    assert make_norm("bounded", 3).bound == BOUND
     assert isinstance(make_norm("layer", 3), LayerNorm)
     modules = [type(m) for m in make_stem(3, 4, "layer").modules()]
     assert modules.count(LayerNorm) == 2

@@ -10,7 +10,7 @@ from densescan.nets.encoder import ConditionEncoder
 from densescan.nets.fused import fuse
 from densescan.nets.refiner import Refiner
 
-every_norm = pytest.mark.parametrize("norm", ["batch", "layer"])
+every_norm = pytest.mark.parametrize("norm", ["batch", "bounded", "layer"])
 T = torch.tensor([700])
 
 

@@ -81,6 +81,22 @@ def test_a_chain_of_all_layers_reproduces_the_recorded_arrays(mode, dtype, recor
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_bounded_norm_keeps_features_within_its_reach(mode, level_of):
+    voxels, _ = level_of(torch.tensor([[0, 0, 0, i] for i in range(4)]))
+    feats = torch.tensor([[-90.0, 0.1], [0.5, 90.0], [0.0, 0.0], [-0.5, -1.0]])
+    norms = BatchNorm(2), BatchNorm(2, bound=1.5)
+    for norm in norms:
+        norm.train(mode == "train")
+        norm.bn.load_state_dict(
+            {**norm.bn.state_dict(), "weight": torch.tensor([2.0, -1.0]), "bias": torch.ones(2)}
+        )
+    free, bounded = (norm(SparseTensor(feats, voxels)).feats for norm in norms)
+    low, high = torch.tensor([[-2.0, -0.5], [4.0, 2.5]])
+    assert torch.equal(bounded, free.clamp(low, high))
+    assert not torch.equal(bounded, free)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
 def test_batch_norm_reproduces_the_recorded_arrays(mode, recorded, level_of):
     arrays = part(recorded, "bn_cat.")
     norm = BatchNorm(4)

@@ -15,12 +15,16 @@ from densescan.sparse.modules import (
 )
 from densescan.sparse.tensor import SparseTensor, Voxels
 
-Norm = Literal["batch", "layer"]
+Norm = Literal["batch", "bounded", "layer"]
+BOUND = 10.0
+"""Standard deviations within which the norm `bounded` keeps features, see docs/experiments.md."""
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
-    """Batch norm as released, or a norm over the channels of each voxel that sees no batch."""
-    return BatchNorm(channels) if norm == "batch" else LayerNorm(channels)
+    """Batch norm as released, the same within bounds, or a norm over the channels of each voxel that sees no batch."""
+    if norm == "layer":
+        return LayerNorm(channels)
+    return BatchNorm(channels, BOUND if norm == "bounded" else None)
 
 
 def make_stem(in_channels: int, channels: int, norm: Norm) -> nn.Sequential:

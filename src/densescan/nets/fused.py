@@ -22,8 +22,25 @@ from densescan.sparse.tensor import SparseTensor, Voxels
 Net = TypeVar("Net", bound=EncoderHalf)
 
 
+class _Folded(nn.Module):
+    """Kernel, bias and limits that do what a convolution and its batch norm do; of a layer norm, the kernel alone."""
+
+    def __init__(self, conv: SparseConv | PointwiseConv, norm: nn.Module) -> None:
+        super().__init__()
+        self.kernel, self.bias = _fold(conv, norm)
+        limits = norm.limits() if isinstance(norm, BatchNorm) else None
+        self.limits = None if limits is None else nn.Parameter(limits, False)
+        self.ln = norm.ln if isinstance(norm, LayerNorm) else None
+
+    @property
+    def norm(self) -> Epilogue:
+        """What is left of the norm."""
+        if self.ln is None:
+            return Epilogue(shift=self.bias, limits=self.limits)
+        return Epilogue(self.ln.weight, self.ln.bias, self.ln.eps)
+
+
 def _fold(conv: SparseConv | PointwiseConv, norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter | None]:
-    """Kernel and bias that do what convolution and batch norm do; of another norm, the kernel alone."""
     if not isinstance(norm, BatchNorm):
         return conv.kernel, None
     bn = norm.bn
@@ -33,41 +50,30 @@ def _fold(conv: SparseConv | PointwiseConv, norm: nn.Module) -> tuple[nn.Paramet
     return nn.Parameter(conv.kernel * factor, False), nn.Parameter(bn.bias - bn.running_mean * factor, False)
 
 
-class FusedConv(nn.Module):
+class FusedConv(_Folded):
     """A convolution, the norm after it, a shortcut to add and a ReLU, in one pass over the output."""
 
     def __init__(self, conv: SparseConv, norm: nn.Module) -> None:
-        super().__init__()
+        super().__init__(conv, norm)
         self.route = conv.route
-        self.kernel, self.bias = _fold(conv, norm)
-        self.ln = norm.ln if isinstance(norm, LayerNorm) else None
 
     def forward(
         self, x: SparseTensor, finer: Voxels | None = None, shortcut: Tensor | None = None
     ) -> SparseTensor:
         """finer: as for `SparseConv`. shortcut: features to add before the ReLU."""
         kernel_map, voxels = self.route(x.voxels, finer)
-        epilogue = replace(_normed(self.bias, self.ln), residual=shortcut, relu=True)
+        epilogue = replace(self.norm, residual=shortcut, relu=True)
         return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, epilogue), voxels)
 
 
-class FusedPointwise(nn.Module):
+class FusedPointwise(_Folded):
     """A 1x1x1 convolution and the norm after it."""
-
-    def __init__(self, conv: PointwiseConv, norm: nn.Module) -> None:
-        super().__init__()
-        self.kernel, self.bias = _fold(conv, norm)
-        self.ln = norm.ln if isinstance(norm, LayerNorm) else None
 
     def forward(self, x: SparseTensor) -> Tensor:
         """The features alone."""
         rows = pointwise_conv(x.feats, self.kernel)
-        _normed(self.bias, self.ln)(rows, slice(None), rows)
+        self.norm(rows, slice(None), rows)
         return rows
-
-
-def _normed(bias: Tensor | None, ln: nn.LayerNorm | None) -> Epilogue:
-    return Epilogue(shift=bias) if ln is None else Epilogue(ln.weight, ln.bias, ln.eps)
 
 
 class FusedResidual(nn.Module):

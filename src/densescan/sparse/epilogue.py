@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Epilogue:
-    """Layer norm, gain, shift, residual, ReLU, in this order; all may be missing."""
+    """Layer norm, gain, shift, limits, residual, ReLU, in this order; all may be missing."""
 
     gain: Float[Tensor, " C_out"] | None = None
     """Multiplies each channel."""
@@ -18,6 +18,8 @@ class Epilogue:
     """Is added to each channel."""
     layer_eps: float | None = None
     """First of all a norm over the channels of each row, with this added to the variance."""
+    limits: Float[Tensor, "2 C_out"] | None = None
+    """The least and the greatest value of each channel."""
     residual: Float[Tensor, "V_out *G C_out"] | None = None
     """Is added to each row."""
     relu: bool = False
@@ -35,6 +37,8 @@ class Epilogue:
                 rows *= self.gain
             if self.shift is not None:
                 rows += self.shift
+        if self.limits is not None:
+            torch.clamp(rows, *self.limits.unbind(0), out=rows)
         if self.residual is not None:
             rows += self.residual[where]
         if self.relu:

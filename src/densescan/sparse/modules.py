@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from densescan.sparse.functional import sparse_conv
@@ -93,14 +94,29 @@ class PointwiseConv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all voxels of the batch. Parameters `bn.*`."""
+    """Batch normalisation over all voxels of the batch. Parameters `bn.*`.
 
-    def __init__(self, channels: int) -> None:
+    bound: keep what comes out within so many standard deviations of its mean in training; None: as released. A voxel
+    with more neighbours than any in training gives more than any did, and that grows from layer to layer.
+    """
+
+    def __init__(self, channels: int, bound: float | None = None) -> None:
         super().__init__()
         self.bn = nn.BatchNorm1d(channels)
+        self.bound = bound
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        return x.with_feats(self.bn(x.feats.flatten(0, -2)).view_as(x.feats))
+        feats = self.bn(x.feats.flatten(0, -2)).view_as(x.feats)
+        if (limits := self.limits()) is not None:
+            feats = torch.clamp(feats, *limits.unbind(0))
+        return x.with_feats(feats)
+
+    def limits(self) -> Float[Tensor, "2 C"] | None:
+        """The least and the greatest value of each channel; None: unbounded."""
+        if self.bound is None:
+            return None
+        reach = self.bound * self.bn.weight.detach().abs()
+        return torch.stack((self.bn.bias.detach() - reach, self.bn.bias.detach() + reach))
 
 
 class LayerNorm(nn.Module):

@@ -31,7 +31,7 @@ _BF16, _INT32, _INT64, _FLOAT32 = "*bf16", "*i32", "*i64", "*fp32"
 CONV = {
     **dict.fromkeys(("feats", "kernel", "out", "scale", "residual"), _BF16),
     **dict.fromkeys(("table", "order", "offsets", "counts", "turns", "scale_rows"), _INT32),
-    **dict.fromkeys(("gain", "shift"), _FLOAT32),
+    **dict.fromkeys(("gain", "shift", "limits"), _FLOAT32),
     **dict.fromkeys(("n_out", "copies", "c_in", "c_out"), "i32"),
     "eps": "fp32",
 }
@@ -45,7 +45,15 @@ CONV_FORM = {
         "PRECISION": "ieee",
         "WIDEN": False,
     },
-    **{"SCALED": False, "LAYER_NORM": False, "GAIN": True, "SHIFT": True, "RESIDUAL": True, "RELU": True},
+    **{
+        "SCALED": False,
+        "LAYER_NORM": False,
+        "GAIN": True,
+        "SHIFT": True,
+        "LIMITS": True,
+        "RESIDUAL": True,
+        "RELU": True,
+    },
 }
 GRADIENT = {
     **dict.fromkeys(("feats", "grad_out"), _BF16),

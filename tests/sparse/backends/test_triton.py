@@ -162,15 +162,17 @@ def test_gradients_are_finite_differences(backend, case, draw, layer):
 
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("residual", [True, False])
-@pytest.mark.parametrize("kind", ["none", "shift", "affine", "layer"])
+@pytest.mark.parametrize("kind", ["none", "shift", "bounded", "affine", "layer"])
 def test_the_epilogue_is_norm_then_residual_then_relu(backend, case, draw, kind, residual, relu):
     kernel_map, feats, kernel = case("strided", c_in=6, c_out=20)
     gain, shift = draw(20, seed=10).abs() + 0.1, draw(20, seed=11)
     added = draw(kernel_map.n_out, 20, seed=6) if residual else None
+    limits = torch.stack((shift - 1, shift + 1))
     epilogue = backend.Epilogue(
         gain if kind in ("affine", "layer") else None,
         None if kind == "none" else shift,
         1e-5 if kind == "layer" else None,
+        limits if kind == "bounded" else None,
         added,
         relu,
     )
@@ -180,6 +182,8 @@ def test_the_epilogue_is_norm_then_residual_then_relu(backend, case, draw, kind,
             expected = F.layer_norm(expected, (20,), gain, shift)
         elif kind != "none":
             expected = expected * (gain if kind == "affine" else 1) + shift
+        if kind == "bounded":
+            expected = expected.clamp(*limits)
         expected = expected + (added if residual else 0)
         expected = expected.relu() if relu else expected
         found = backend.fused_conv(feats, kernel, kernel_map, epilogue)

@@ -72,7 +72,9 @@ def gaussian_ahead(generator: torch.Generator) -> NoiseFn:
         nonlocal drawn
         if drawn is None:
             shape, dtype, device = like.shape, like.dtype, generator.device
-            drawn = ahead(lambda _: torch.randn(shape, generator=generator, dtype=dtype, device=device), count())
+            drawn = ahead(
+                lambda _: torch.randn(shape, generator=generator, dtype=dtype, device=device), count()
+            )
         return next(drawn).to(like.device)
 
     return noise

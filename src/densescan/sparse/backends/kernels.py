@@ -20,12 +20,12 @@ def convolve_kernel(
     feats, kernel, out,  # (n_in, copies, c_in), (K, c_in, c_out), (n_out, copies, c_out)
     table, order, offsets, counts, turns,  # (K, n_out), (n_out,), (T, K), (T,), (T,), see `NeighbourTable`
     scale, scale_rows,  # (P, c_in), (n_in, copies): input row i is multiplied by scale[scale_rows[i]]
-    gain, shift, residual, eps,  # (c_out,), (c_out,), (n_out, copies, c_out)
+    gain, shift, limits, residual, eps,  # (c_out,), (c_out,), (2, c_out), (n_out, copies, c_out)
     n_out, copies, c_in, c_out,
     K: tl.constexpr, TOGETHER: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
     SCALED: tl.constexpr, LAYER_NORM: tl.constexpr, GAIN: tl.constexpr, SHIFT: tl.constexpr,
-    RESIDUAL: tl.constexpr, RELU: tl.constexpr,
+    LIMITS: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """out[order[p]] = epilogue(sum_k (feats * scale)[table[k, p]] @ kernel[k]).
@@ -68,6 +68,10 @@ def convolve_kernel(
         total *= tl.load(gain + column, mask=wanted, other=0.0).to(tl.float32)[None, :]
     if SHIFT:
         total += tl.load(shift + column, mask=wanted, other=0.0).to(tl.float32)[None, :]
+    if LIMITS:
+        low = tl.load(limits + column, mask=wanted, other=0.0).to(tl.float32)
+        high = tl.load(limits + c_out + column, mask=wanted, other=0.0).to(tl.float32)
+        total = tl.minimum(tl.maximum(total, low[None, :]), high[None, :])
     row = tl.load(order + position, mask=inside, other=0)
     place = (row * copies + copy)[:, None] * c_out + column[None, :]
     kept = inside[:, None] & wanted[None, :]
