@@ -44,18 +44,28 @@ def farthest_point_sampling(points: Float[Tensor, "N 3"], n: int, start: int = 0
     wanted = min(n, len(distinct))
     select = _select_by_scan if _sample_by_tree is None else _select_by_tree
     chosen = distinct[select(cloud[torch.from_numpy(distinct)], wanted, first)]
-    copies = np.setdiff1d(np.arange(len(cloud)), distinct)[: n - wanted]
+    copies = np.delete(np.arange(len(cloud)), distinct)[: n - wanted]
     return torch.from_numpy(np.concatenate([chosen, copies])).to(points.device)
 
 
 def _distinct(points: np.ndarray, start: int) -> np.ndarray:
     """Ascending indices of one of each group of equal points: the start, otherwise the first."""
-    order = np.lexsort(points.T)
-    differs = (points[order[1:]] != points[order[:-1]]).any(axis=1)
-    group = np.concatenate([[0], np.cumsum(differs)])
-    chosen = order[np.concatenate([[0], 1 + np.flatnonzero(differs)])]
-    chosen[group[order == start]] = start
-    return np.sort(chosen)
+    suspects = _equal_in_plane(points)
+    order = suspects[np.lexsort(points[suspects].T)]
+    first = np.ones(len(order), bool)
+    first[1:] = (points[order[1:]] != points[order[:-1]]).any(axis=1)
+    chosen = order[first]
+    chosen[(np.cumsum(first) - 1)[order == start]] = start
+    return np.delete(np.arange(len(points)), np.setdiff1d(order, chosen))
+
+
+def _equal_in_plane(points: np.ndarray) -> np.ndarray:
+    """Ascending indices of the points that share x and y with another: few, so that sorting all by one key is enough."""
+    x, y = (points[:, :2] + 0.0).T.astype(np.float32).view(np.int32).astype(np.int64)  # + 0.0 makes -0 a 0
+    keys = (x << 32) | (y & 0xFFFFFFFF)
+    ordered = np.sort(keys)
+    shared = ordered[1:][ordered[1:] == ordered[:-1]]
+    return np.flatnonzero(np.isin(keys, shared)) if len(shared) else np.zeros(0, np.int64)
 
 
 def _select_by_tree(points: Tensor, n: int, start: int) -> np.ndarray:
