@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from densescan.errors import InputError
-from densescan.evaluation.measures import FIGURES, MEASURES, Figure, check_measures, in_float32, measure
+from densescan.evaluation.measures import FIGURES, MEASURES, Figure, check_measures, measure
 from densescan.metrics.chamfer import chamfer_distance
 from densescan.metrics.emd import emd
 from densescan.metrics.emd_released import emd_released
 from densescan.metrics.iou import voxel_counts
 from densescan.metrics.jsd import jsd
+from densescan.metrics.nearest import in_float32
 from densescan.metrics.precision_recall import precision_recall
 from densescan.sparse.backends import using
 

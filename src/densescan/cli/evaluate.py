@@ -12,11 +12,12 @@ from densescan.cli.options import Command, Device, check_folder, choose_device, 
 from densescan.cli.results import Published, table_texts
 from densescan.data.split import Split, open_split
 from densescan.evaluation.evaluate import Plan, evaluate_together
-from densescan.evaluation.measures import MEASURES, check_measures, in_float32
+from densescan.evaluation.measures import MEASURES, check_measures
 from densescan.evaluation.measuring import Measurer, measuring
 from densescan.evaluation.methods import Method, together
 from densescan.evaluation.naming import SYNTAX, parse_methods
 from densescan.evaluation.records import Run
+from densescan.metrics.nearest import in_float32
 from densescan.training.record import environment
 
 Methods = Annotated[

@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float64
 
 from densescan.errors import InputError
-from densescan.geometry.neighbours import nearest_distances
 from densescan.metrics.chamfer import ChamferResult
 from densescan.metrics.emd import emd
 from densescan.metrics.emd_released import emd_released
 from densescan.metrics.iou import VOXEL_SIZES, voxel_counts
 from densescan.metrics.jsd import jsd
+from densescan.metrics.nearest import nearest_distances_on
 from densescan.metrics.precision_recall import precision_recall_of
-from densescan.sparse.backends import backend_of
 
 THRESHOLDS = (0.05, 0.1)
 """Distances at which precision, recall and F are recorded [m], beside their means between the two."""
@@ -61,30 +59,12 @@ class Clouds:
     @cached_property
     def to_truth(self) -> Float64[np.ndarray, " N"]:
         """Distance of each predicted point to the nearest true one [m]."""
-        return _distances(self.pred, self.truth, self.device)
+        return nearest_distances_on(self.device, self.pred, self.truth)
 
     @cached_property
     def to_pred(self) -> Float64[np.ndarray, " M"]:
         """Distance of each true point to the nearest predicted one [m]."""
-        return _distances(self.truth, self.pred, self.device)
-
-
-def in_float32(device: str) -> bool:
-    """Whether nearest distances on the device are those of float32, by Triton; else k-d trees give them in float64."""
-    return backend_of(torch.empty(0, device=device)) == "triton"
-
-
-def _distances(a: np.ndarray, b: np.ndarray, device: str) -> np.ndarray:
-    """Distance from each point of a to the nearest point of b [m]; errors as of `nearest_distances`."""
-    if not in_float32(device):
-        return nearest_distances(a, b)
-    from densescan.sparse.backends.nearest import nearest_points
-
-    queries, targets = (torch.tensor(points, dtype=torch.float32, device=device) for points in (a, b))
-    distances = nearest_points(queries, targets)[0].double().cpu().numpy()
-    if not np.isfinite(distances).all():
-        raise InputError("expected finite points, got NaN or infinite ones: drop them first")
-    return distances
+        return nearest_distances_on(self.device, self.truth, self.pred)
 
 
 @dataclass(frozen=True)

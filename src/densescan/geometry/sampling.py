@@ -60,7 +60,7 @@ def _distinct(points: np.ndarray, start: int) -> np.ndarray:
 
 
 def _equal_in_plane(points: np.ndarray) -> np.ndarray:
-    """Ascending indices of the points that share x and y with another: few, so that sorting all by one key is enough."""
+    """Ascending indices of the points that share x and y with another; few do, so that one key sorts out the others."""
     x, y = (points[:, :2] + 0.0).T.astype(np.float32).view(np.int32).astype(np.int64)  # + 0.0 makes -0 a 0
     keys = (x << 32) | (y & 0xFFFFFFFF)
     ordered = np.sort(keys)

@@ -25,8 +25,8 @@ class NetConfig:
     width: float = 1.0
     """Factor on the released channel counts (32 to 256)."""
     norm: Norm = "batch"
-    """`batch`: as released. `bounded`: the same, kept within ten standard deviations, so that scans denser than those of
-    training cannot make features run away. `layer`: over the channels of each voxel, whatever the batch."""
+    """`batch`: as released. `bounded`: the same, kept within ten standard deviations, so that scans denser than those
+    of training cannot make features run away. `layer`: over the channels of each voxel, whatever the batch."""
     voxel_size: float = 0.05
     """Edge of a voxel at the finest level [m]."""
     point_features: PointFeatures = "absolute"

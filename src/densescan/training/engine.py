@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from densescan.training.batch import Loss, mean_figures
 from densescan.training.batch_norm import Statistics

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from densescan.diffusion.samplers.interface import EpsFn
 from densescan.errors import InputError
-from densescan.geometry.neighbours import nearest_distances
 from densescan.metrics.base import Metric
 from densescan.metrics.chamfer import ChamferDistance
 from densescan.metrics.emd import EarthMovers
 from densescan.metrics.iou import VoxelIoU
 from densescan.metrics.jsd import JensenShannon3D, JensenShannonBEV
+from densescan.metrics.nearest import nearest_distances_on
 from densescan.preference import LAMS, paired_starts, rank
 from densescan.training.batch import Batch
 from densescan.training.student import LastStepSampler, Sample, replay
@@ -133,7 +133,7 @@ def rank_pairs(
         truth, centre = (part[0].cpu().numpy() for part in (one.crop.truth, one.crop.centre))
         crop = Disc(centre, one.crop.radius[0].item())
         try:
-            ranked = rank(*_seen_by(metric, pair, truth, crop), _metric(metric, crop))
+            ranked = rank(*_seen_by(metric, pair, truth, crop), _metric(metric, crop, first.device))
         except InputError:  # the metric has no value for this pair: it is counted, and left out
             tally.failures += 1
             tally.first_wins.append(True)
@@ -161,9 +161,9 @@ class ChamferInCrop(ChamferDistance):
     """Chamfer distance of the points within a crop; those beyond its radius serve as neighbours alone, so that its
     edge does not decide."""
 
-    def __init__(self, crop: Disc) -> None:
+    def __init__(self, crop: Disc, device: str | torch.device = "cpu") -> None:
         super().__init__(workers=-1)
-        self.crop = crop
+        self.crop, self.device = crop, device
 
     def measure(self, pred: Float[np.ndarray, "N 3"], truth: Float[np.ndarray, "M 3"]) -> float:
         """Half the sum of the two directed mean distances [m].
@@ -175,14 +175,15 @@ class ChamferInCrop(ChamferDistance):
             raise InputError(
                 f"expected points within the crop, got {len(inside)} predicted and {len(true_inside)} true ones"
             )
-        to_truth = nearest_distances(inside, truth, self.workers).mean()
-        return float(to_truth + nearest_distances(true_inside, pred, self.workers).mean()) / 2
+        to_truth = nearest_distances_on(self.device, inside, truth, self.workers).mean()
+        to_pred = nearest_distances_on(self.device, true_inside, pred, self.workers).mean()
+        return float(to_truth + to_pred) / 2
 
 
-def _metric(name: MetricName, crop: Disc) -> Metric:
+def _metric(name: MetricName, crop: Disc, device: torch.device) -> Metric:
     match name:
         case "cd":
-            return ChamferInCrop(crop)
+            return ChamferInCrop(crop, device)
         case "jsd":
             return JensenShannon3D()
         case "jsd-bev":

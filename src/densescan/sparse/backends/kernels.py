@@ -30,7 +30,8 @@ def convolve_kernel(
 ):  # fmt: skip
     """out[order[p]] = epilogue(sum_k (feats * scale)[table[k, p]] @ kernel[k]).
 
-    Grid (T, c_out blocks, copies / TOGETHER). A program has BLOCK_ROWS / TOGETHER columns of the table, and for each of them TOGETHER copies side by side.
+    Grid (T, c_out blocks, copies / TOGETHER). A program has BLOCK_ROWS / TOGETHER columns of the table, and for each of
+    them TOGETHER copies side by side.
     """
     tile, lane = tl.load(turns + tl.program_id(0)), tl.arange(0, BLOCK_ROWS)
     position = tile * (BLOCK_ROWS // TOGETHER) + lane // TOGETHER

@@ -157,7 +157,7 @@ def _rarity(k: int) -> int:
 
 
 def table_of(kernel_map: KernelMap) -> NeighbourTable:
-    """The neighbour table of a map: its own where it is one, else made of its pairs and kept beside its cached properties."""
+    """The neighbour table of a map: its own where it is one, else made of its pairs and kept with it."""
     if not hasattr(kernel_map, "neighbours"):
         vars(kernel_map)["neighbours"] = NeighbourTable.of_map(kernel_map)
     table: NeighbourTable = kernel_map.neighbours  # type: ignore[attr-defined]
