@@ -56,8 +56,8 @@ class Options:
     """Also in float32 (TF32 products as PyTorch is set)."""
     compare: bool = True
     """Compare scenes with those of plain PyTorch and of another seed."""
-    profile: bool = True
-    """Print the operations that take most of the time."""
+    profile: bool = False
+    """Print the operations that take most of the time; to gather them takes most of a minute."""
     device: str = "cuda"
     """`cuda`, or `cpu` to try the script out."""
     record: Path | None = None

@@ -33,13 +33,7 @@ part kernels 110 "$PYTHON" benchmarks/kernels.py --device cuda --points 180000 -
 part forward 60 "$PYTHON" benchmarks/kernels.py --device cuda --points 180000 --repeats 10 --record "$OUT/kernels.json"
 part tune 90 "$PYTHON" benchmarks/kernels.py --device cuda --points 180000 --repeats 10 --noise 0.24 --tune \
     --backends triton --record "$OUT/kernels-tuned.json"
-EXAMPLES=$OUT/scans
-mkdir -p "$EXAMPLES"
-for i in 1 2 3 4; do cp src/densescan/data/examples/street.bin "$EXAMPLES/$i.bin"; done # the first one warms up
-for precision in no-bfloat16 bfloat16; do
-    part "completion-$precision" 40 "$PYTHON" -c "import sys; from densescan.cli import main; sys.exit(main(sys.argv[1:]))" \
-        complete "$EXAMPLES" --device cuda "--$precision" -o "$OUT/scenes-$precision"
-done
+part completion 120 "$PYTHON" benchmarks/completion_gpu.py --record "$OUT/completion.json"
 part training 80 "$PYTHON" benchmarks/training.py --stages teacher --width 1.0 --batch-size 2 --scan-points 18000 \
     --truth-points 180000 --steps 3 --no-cpu --record "$OUT/training.json"
 

@@ -25,6 +25,7 @@ PAGES = (
     ROOT / "docs" / "evaluation.md",
     ROOT / "docs" / "experiments.md",
     ROOT / "src/densescan/weights/bundled/small/README.md",
+    ROOT / "docs" / "results.md",
 )
 BLOCK = re.compile(
     r"(?P<head><!-- (?P<command>(?:densescan results|python studies/).*?) -->\n).*?(?P<end><!-- end -->)",
