@@ -131,12 +131,12 @@ def recorded(tmp_path: Path) -> Callable[..., list[list[str]]]:
         path.write_text(STUB.format(python=sys.executable))
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
-    def run(**variables: str) -> list[list[str]]:
+    def run(script: Path = PAPER, **variables: str) -> list[list[str]]:
         record = tmp_path / "record.jsonl"
         record.unlink(missing_ok=True)
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
         subprocess.run(
-            ["bash", str(PAPER)],
+            ["bash", str(script)],
             env={"PATH": path, "RECORD": str(record), "OUT": "OUT", **variables},
             check=True,
             timeout=60,
@@ -218,3 +218,40 @@ def test_the_tiny_script_makes_its_rows_and_looks_at_a_scan(tmp_path: Path) -> N
     assert calls[1 : 1 + len(expected)] == expected
     assert [call[1] for call in calls[1 + len(expected) :]] == ["results", "complete", "results"]
     assert "scan.bin" in calls[-2]
+
+
+# runs/small.sh
+
+
+def test_the_small_script_trains_and_scores_every_row_that_it_can(
+    recorded: Callable[..., list[list[str]]], read: Read, tmp_path: Path
+) -> None:
+    calls = recorded(
+        PAPER.with_name("small.sh"), OUT=str(tmp_path / "out"), JOBS="3", SCORED="elsewhere/drive"
+    )
+    for call in calls:
+        read(call)
+    rows = [row for row in ROWS.values() if row.run is not None and row.table.data_set == "SemanticKITTI"]
+    runs = {call[call.index("--out") + 1].rpartition("/")[2] for call in calls if call[1] == "train"}
+    assert runs == {row.run for row in rows} - {"teacher"} | {"refiner-tuning"}
+    merged = {call[call.index("-o") + 1].rpartition("/")[2] for call in calls if call[2] == "merge"}
+    for folder in (str(tmp_path / "out" / "data" / "held-out"), "elsewhere/drive"):
+        scored = [part for call in calls if call[1:3] == ["evaluate", folder] for part in call]
+        named = dict(part.split("=", 1) for part in scored if "=" in part and "/models/" in part)
+        assert named.keys() == {row.method for row in rows}
+        assert {value.rpartition("/")[2].partition(":")[0] for value in named.values()} == merged
+    order = [call[call.index("--out") + 1].rpartition("/")[2] for call in calls if call[1] == "train"]
+    assert order.index("diffusion-dpo") < order.index("distillation-dpo-tuned-teacher")
+
+
+def test_the_small_script_names_what_failed(tmp_path: Path) -> None:
+    (tmp_path / "densescan").write_text(
+        "#!/bin/sh\ncase $* in *small-jsd*) exit 3;; *evaluate*) exit 4;; esac\n"
+    )
+    (tmp_path / "densescan").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "OUT": str(tmp_path / "out")}
+    script = ["bash", str(PAPER.with_name("small.sh"))]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "student distillation-dpo-jsd" in done.stderr
+    assert "score" not in done.stderr
