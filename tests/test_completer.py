@@ -4,6 +4,7 @@ import json
 import math
 import threading
 import time
+import warnings
 from collections import Counter
 from dataclasses import replace
 
@@ -134,6 +135,14 @@ def test_points_out_of_range_are_left_out_before_and_after(silent):
     noisy = silent(A, lam=3.0, max_range=18.0, sampler="consistent")
     assert 0 < len(noisy.coarse) < 300
     assert np.linalg.norm(noisy.coarse, axis=1).max() < 18
+
+
+def test_points_that_are_carried_off_are_spoken_of(silent):
+    with pytest.warns(UserWarning, match=r"\d+% of the sampled points were carried off by more than 10 m"):
+        silent(A, lam=30.0, sampler="consistent")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        silent(A, lam=1.0, sampler="consistent")
 
 
 def test_fewer_points_than_asked_for_are_used_whole(completer):

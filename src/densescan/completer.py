@@ -29,6 +29,8 @@ from densescan.nets.networks import Networks
 from densescan.sparse.matmul import multiplies_bfloat16
 
 OnStep = Callable[[int, int], None]
+FAR, MOST_FAR = 10.0, 0.02
+"""How far a sampled point may lie from where it was noised [m], and the share that may lie farther without a word."""
 
 
 @dataclass
@@ -158,6 +160,7 @@ class Completer:
         with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
             coarse = x_0[clean_scene(x_0, points.repeat(config.repeat, 1), config.max_range)]
             _check_not_empty(coarse, reduced.scan)
+            _warn_of_strays(x_0, points.repeat(config.repeat, 1), reduced.scan)
         with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
             scene = self._refine(coarse, config)
         return Completion(
@@ -259,6 +262,18 @@ def _check_enough(points: Tensor, scan: Scan, config: CompletionConfig) -> None:
             f"{scan.path or 'the scan'}: {len(points)} of {len(scan.points)} points lie between "
             f"{config.min_range:g} and {config.max_range:g} m from the sensor, at least {MIN_POINTS} are needed; "
             "check that the scan is in metres and in the sensor's frame, or widen the range"
+        )
+
+
+def _warn_of_strays(x_0: Tensor, x_init: Tensor, scan: Scan) -> None:
+    """Points start a metre from the scan, more or less; where many end far from it, their predictions ran away."""
+    far = ~((x_0 - x_init).square().sum(1) < FAR**2)  # NaN is far
+    share = float(far.float().mean())
+    if share > MOST_FAR:
+        warnings.warn(
+            f"{scan.path or 'the scan'}: {share:.0%} of the sampled points were carried off by more than {FAR:g} m; "
+            "these weights do not suit the scan or the parameters",
+            stacklevel=4,
         )
 
 
