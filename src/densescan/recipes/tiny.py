@@ -83,13 +83,13 @@ TINY_DISTILLATION_DPO = preferring(
 )
 
 MINUTES = {
-    "teacher": 14,
-    "refiner": 8,
+    "teacher": 10,
+    "refiner": 5,
     "refiner-tuning": 2,
-    "diffusion-dpo": 3,
-    "score-distillation": 4,
-    "distillation-dpo": 7,
-    "distillation-dpo-tuned-teacher": 8,
+    "diffusion-dpo": 2,
+    "score-distillation": 2,
+    "distillation-dpo": 4,
+    "distillation-dpo-tuned-teacher": 4,
 }
 """What the runs of runs/tiny.sh took, beside other work on the same cores."""
 
