@@ -158,9 +158,10 @@ class Completer:
             noise = (gaussian if self.device.type == "cpu" else gaussian_ahead)(generator)
             x_0 = self._denoise(eps_fn, points, config, noise, on_step)
         with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
-            coarse = x_0[clean_scene(x_0, points.repeat(config.repeat, 1), config.max_range)]
+            x_init = points.repeat(config.repeat, 1)
+            coarse = x_0[clean_scene(x_0, x_init, config.max_range)]
             _check_not_empty(coarse, reduced.scan)
-            _warn_of_strays(x_0, points.repeat(config.repeat, 1), reduced.scan)
+            _warn_of_strays(x_0, x_init, reduced.scan)
         with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
             scene = self._refine(coarse, config)
         return Completion(
