@@ -5,7 +5,6 @@ is one matrix product; one sum over bags of products makes the output rows. No s
 written in ascending order, and nothing is allocated for an offset.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,14 +32,16 @@ class Chunk:
     """The pairs that end in output rows [first, last).
 
     in_rows: the input row of every product, offset by offset; each offset is padded with products that no bag holds.
-    blocks: (offset, first product, last product + 1) of each matrix product.
+    offsets, sizes: kernel offset and number of products of each block, which is one matrix product; block by block they
+    are all products.
     bags, bag_starts: the products to add, output row by output row, and where each row's begin.
     """
 
     first: int
     last: int
     in_rows: Int[Tensor, " L"]
-    blocks: tuple[tuple[int, int, int], ...]
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
     bags: Int[Tensor, " P"]
     bag_starts: Int[Tensor, " R"]
 
@@ -82,7 +83,7 @@ def cut(
     rows, pairs = edges.tolist(), bag_starts[edges].tolist()
     return tuple(
         Chunk(
-            rows[c], rows[c + 1], fetched[c], tuple(_blocks(start[c].tolist(), padded[c].tolist())),
+            rows[c], rows[c + 1], fetched[c], *_blocks(padded[c].tolist()),
             bags[pairs[c] : pairs[c + 1]], bag_starts[rows[c] : rows[c + 1]] - pairs[c],
         )
         for c in range(len(fetched))
@@ -119,7 +120,11 @@ def _counted(lengths: Int[Tensor, " N"]) -> Int[Tensor, " L"]:
     return torch.arange(int(lengths.sum())) - torch.repeat_interleave(starts, lengths)
 
 
-def _blocks(starts: list[int], lengths: list[int]) -> Iterator[tuple[int, int, int]]:
-    for k, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-        for first in range(start, start + length, ROWS_AT_ONCE):
-            yield k, first, min(first + ROWS_AT_ONCE, start + length)
+def _blocks(lengths: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Offsets and sizes of the blocks, given the length of each offset."""
+    blocks = [
+        (k, min(ROWS_AT_ONCE, length - first))
+        for k, length in enumerate(lengths)
+        for first in range(0, length, ROWS_AT_ONCE)
+    ]
+    return tuple(k for k, _ in blocks), tuple(size for _, size in blocks)

@@ -5,6 +5,7 @@ bit-identical from run to run: no sum depends on the order in which threads arri
 device, they compute instead.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densescan.sparse.backends import backend_of
-from densescan.sparse.chunks import ROWS_AT_ONCE
+from densescan.sparse.chunks import ROWS_AT_ONCE, Chunk
 from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.matmul import matmul
@@ -32,12 +33,15 @@ def _convolve(
     most = max((len(chunk.in_rows) for chunk in chunks), default=0)
     fetched, products = feats.new_empty(most, flat.shape[1]), feats.new_empty(most, n_copies * c_out)
     rows, row_products = fetched.view(-1, c_in), products.view(-1, c_out)
+    kernels = kernel.unbind(0)
+    if epilogue is not None:
+        most_rows = max((chunk.last - chunk.first for chunk in chunks), default=0)
+        epilogue = epilogue.repeated(torch.Size((most_rows, *copies, c_out)))
     for chunk in chunks:
         n = len(chunk.in_rows)
         torch.index_select(flat, 0, chunk.in_rows, out=fetched[:n])
-        for k, first, last in chunk.blocks:
-            block = slice(n_copies * first, n_copies * last)
-            matmul(rows[block], kernel[k], out=row_products[block])
+        for k, block, block_products in _blocks(chunk, n_copies, rows, row_products):
+            matmul(block, kernels[k], out=block_products)
         ends = slice(chunk.first, chunk.last)
         sums = F.embedding_bag(chunk.bags, products[:n], chunk.bag_starts, mode="sum").unflatten(
             1, (*copies, -1)
@@ -58,10 +62,16 @@ def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> 
         fetched = feats.flatten(1).index_select(0, chunk.in_rows).view(-1, c_in)
         ends = F.pad(grad_out[chunk.first : chunk.last].flatten(1), (0, 0, 0, 1))  # zeros for the padding
         ends = ends.index_select(0, chunk.ends).view(-1, c_out)
-        for k, first, last in chunk.blocks:
-            block = slice(n_copies * first, n_copies * last)
-            grad[k] += matmul(fetched[block].T, ends[block])
+        for k, block, block_ends in _blocks(chunk, n_copies, fetched, ends):
+            grad[k] += matmul(block.T, block_ends)
     return grad.to(feats.dtype)
+
+
+def _blocks(chunk: Chunk, n_copies: int, a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The offset of each block of a chunk, and its rows in both; cut at once, for views are made slowly."""
+    sizes = [n_copies * size for size in chunk.sizes]
+    n = sum(sizes)
+    return zip(chunk.offsets, a[:n].split(sizes), b[:n].split(sizes), strict=True)
 
 
 class _SparseConv(torch.autograd.Function):
@@ -121,19 +131,25 @@ def finished_conv(
 
 
 def pointwise_conv(
-    feats: Float[Tensor, "V *G C_in"], kernel: Float[Tensor, "C_in C_out"]
+    feats: Float[Tensor, "V *G C_in"], kernel: Float[Tensor, "C_in C_out"], epilogue: Epilogue
 ) -> Float[Tensor, "V *G C_out"]:
-    """feats @ kernel. Not differentiable.
+    """feats @ kernel, and what follows it; without a residual. Not differentiable.
 
     On processors in blocks of a size that repeats, see `matmul.repeating`; the last one overlaps the one before.
     """
+    everything = slice(None)
     if feats.device.type != "cpu":
-        return feats @ kernel
+        products = feats @ kernel
+        epilogue(products, everything, products)
+        return products
     rows, out = feats.reshape(-1, feats.shape[-1]), feats.new_empty(*feats.shape[:-1], kernel.shape[1])
     n, products = len(rows), out.view(-1, kernel.shape[1])
     size = min(ROWS_AT_ONCE, 1 << max(0, n.bit_length() - 1))
+    epilogue = epilogue.repeated(torch.Size((size, kernel.shape[1])))
     for first in (*range(0, n - size, size), n - size) if n else ():
-        matmul(rows[first : first + size], kernel, out=products[first : first + size])
+        block = products[first : first + size]
+        matmul(rows[first : first + size], kernel, out=block)
+        epilogue(block, everything, block)
     return out
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from densescan.sparse.chunks import Chunk, cut, pairs_at_once
-from densescan.sparse.keys import key_step
+from densescan.sparse.keys import first_not_below, key_step
 
 CENTRE = 13  # number of the offset (0, 0, 0) in the 3x3x3 kernel
 # (dx, dy) after (0, 0) in lexicographic order; the rest by symmetry:
@@ -65,7 +65,7 @@ def submanifold_map(keys: Int[Tensor, " V"]) -> KernelMap:
     _store(pairs, (0, 0, 1), in_rows=above + 1, out_rows=above)
     for dx, dy in _HALF_PLANE:
         target = keys + key_step(dx, dy, -1)
-        row = torch.searchsorted(keys, target)
+        row = first_not_below(keys, target)
         for dz in (-1, 0, 1):
             hit = keys[row.clamp(max=len(keys) - 1)] == target
             hit &= row < len(keys)

