@@ -28,8 +28,8 @@ demo: $(STAMP)  ## complete the example scan and draw it before and after
 tables: $(STAMP)  ## write the tables of README and docs anew from the records
 	$(BIN)/python benchmarks/pages.py
 
-test: check $(KERNELS)  ## all checks, then the tests
-	$(BIN)/python -m pytest
+test: check $(KERNELS)  ## all checks, then the tests, one process a core
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 check: $(STAMP)  ## style, formatting, types and import layers
 	$(BIN)/ruff check .

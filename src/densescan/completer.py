@@ -23,7 +23,6 @@ from densescan.diffusion.samplers import EpsFn, NoiseFn
 from densescan.errors import InputError
 from densescan.geometry.crop import clean_scene, within_range
 from densescan.geometry.sampling import farthest_point_sampling
-from densescan.nets.encoder import Condition
 from densescan.nets.fused import fuse
 from densescan.nets.networks import Networks
 from densescan.sparse.matmul import multiplies_bfloat16
@@ -228,10 +227,10 @@ class Completer:
         assert networks.encoder is not None
         assert networks.denoiser is not None
         encoder, denoiser = networks.encoder, networks.denoiser
-        cond = encoder(points[None])
+        cond = denoiser.prepared(encoder(points[None]))
         if config.guidance_scale == 1.0:
             return lambda x_t, t: denoiser(x_t, t.reshape(1), cond).float()
-        uncond: Condition = encoder.unconditional()
+        uncond = denoiser.prepared(encoder.unconditional())
         scale = float(config.guidance_scale)
         return lambda x_t, t: denoiser.guided(x_t, t.reshape(1), cond, uncond, scale).float()
 

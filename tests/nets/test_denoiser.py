@@ -1,5 +1,6 @@
 """The denoiser against the reference, forward and backward; its identities and invariances."""
 
+import copy
 import math
 from contextlib import contextmanager
 
@@ -333,3 +334,17 @@ def test_a_displacement_is_the_way_back_to_x_0(nets, cloud):
     torch.testing.assert_close(x_t - sigma * eps_hat, x_t + said, rtol=0, atol=1e-5)
     torch.testing.assert_close(displacement.error_scale(t), schedule.sigma_t[t])
     assert torch.equal(noise.error_scale(t), torch.ones(2))
+
+
+@torch.no_grad()
+@every_form
+def test_a_prepared_condition_changes_nothing(nets, form, cloud):
+    encoder, denoiser = nets(**form)
+    denoiser = copy.deepcopy(denoiser)  # its weights change below
+    cond, points, t = encoder(cloud(1, 60)), cloud(1, 120, seed=3), torch.tensor([300])
+    prepared = denoiser.prepared(cond)
+    assert prepared.latents.keys() == set(PLACES)
+    assert torch.equal(denoiser(points, t, prepared), denoiser(points, t, cond))
+    for place in PLACES:  # and is really used
+        denoiser.get_submodule(f"latent_{place}")[2].weight.zero_()
+    assert not torch.equal(denoiser(points, t, prepared), denoiser(points, t, cond))

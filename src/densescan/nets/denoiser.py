@@ -1,7 +1,7 @@
 """The denoiser: predicts the noise of every point of a noisy scene, given a scan."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -110,6 +110,14 @@ class Denoiser(UNet):
             eps_cond, eps_uncond = self.predict(scene, t, cond, uncond).unbind(2)
         return guide(eps_uncond, eps_cond, scale)
 
+    def prepared(self, cond: Condition) -> Condition:
+        """The condition with what the MLPs make of it before they see the time: once a scan, instead of once a step.
+
+        It is for this denoiser alone, and as long as its weights stay what they are.
+        """
+        latents = {place: self._latent(place, cond) for place in PLACES}
+        return replace(cond, latents=latents)
+
     def embed(self, x_t: Float[Tensor, "B M 3"], cond: Condition) -> NoisyScene:
         """Voxelise the points and run the stem."""
         points = embed_points(x_t, self.config, cond.scan if self.config.see_scan else None)
@@ -156,8 +164,11 @@ class Denoiser(UNet):
     def _weight(self, place: str, voxels: Voxels, time: Tensor, matches: _Matches) -> Float[Tensor, "*V C"]:
         """What one condition multiplies the features of each voxel by; one row if it is the same for all."""
         cond = matches.condition
-        latent = with_repeating_rows(self.get_submodule(f"latent_{place}"), cond.feats)
+        latent = cond.latents[place] if cond.latents else self._latent(place, cond)
         temp = gather(self.get_submodule(f"{place}_temp")(time), cond.voxels.batch)
         parts = (temp, latent) if place == TIME_BEFORE_LATENT else (latent, temp)
         weight = with_repeating_rows(self.get_submodule(f"latemp_{place}"), torch.cat(parts, dim=1))
         return weight if len(weight) == 1 else gather(weight, matches.rows(voxels))
+
+    def _latent(self, place: str, cond: Condition) -> Float[Tensor, "P C"]:
+        return with_repeating_rows(self.get_submodule(f"latent_{place}"), cond.feats)

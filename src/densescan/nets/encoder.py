@@ -1,6 +1,7 @@
 """The condition encoder: a scan becomes a few thousand feature vectors, each with its place."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +19,8 @@ class Condition:
     feats: Float[Tensor, "P C"]
     voxels: Voxels
     scan: Float[Tensor, "B N 3"]
+    latents: Mapping[str, Float[Tensor, "P C"]] = field(default_factory=dict)
+    """What one denoiser makes of the features at each place, whatever the time; empty unless `Denoiser.prepared`."""
 
 
 class ConditionEncoder(EncoderHalf):
