@@ -1,0 +1,87 @@
+"""Percentages in sentences are those of the records."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densescan.evaluation.records import read_run
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDS = ROOT / "benchmarks" / "results" / "evaluation"
+JITTERED = ("jitter-0.1", "jitter-0.2", "jitter-0.3", "jitter-0.1-60", "jitter-0.2-60")
+
+
+def cd(split: str, method: str) -> float:
+    """Mean over frames [m]."""
+    return float(np.mean([row.scores["cd"] for row in read_run(RECORDS / split / f"{method}.jsonl").rows]))
+
+
+def best_jitter(split: str) -> float:
+    return min(cd(split, method) for method in JITTERED)
+
+
+def below_jitter(split: str, method: str = "small") -> int:
+    """By how many per cent the CD is lower."""
+    return round(100 * (1 - cd(split, method) / best_jitter(split)))
+
+
+def below(split: str, method: str, other: str) -> int:
+    return round(100 * (1 - cd(split, method) / cd(split, other)))
+
+
+def above(split: str, method: str, other: str) -> int:
+    return round(100 * (cd(split, method) / cd(split, other) - 1))
+
+
+def on(splits: str, figure: Callable[..., int], *methods: str) -> list[int]:
+    return [figure(split, *methods) for split in splits.split()]
+
+
+DRIVES = "raw0005 raw0009"
+CLAIMS = {
+    "README.md": (
+        (r"CD is (\d+) % below that of the best jitter", on("raw0005", below_jitter)),
+        (r"and (\d+) % below that of the jittered", on("raw0005", below, "small", "refined-small-0.1")),
+        (r"a single step costs (\d+) % of CD", on("raw0005", above, "small-steps1", "small")),
+        (r"CD is (\d+) and (\d+) % below the best jitter's", on("raw0009 simulated", below_jitter)),
+        (r"CD (\d+) and (\d+) % higher on the two drives", on(DRIVES, above, "teacher-50", "small")),
+    ),
+    "docs/evaluation.md": (
+        (
+            r"its CD is (\d+) % \(raw 0009\), (\d+) % \(raw 0005\) and (\d+) % \(simulated\) below the best",
+            on("raw0009 raw0005 simulated", below_jitter),
+        ),
+        (
+            r"has a CD (\d+) %, (\d+) % and (\d+) % lower",
+            on("raw0009 raw0005 simulated", below, "small", "refined-small-0.1"),
+        ),
+        (
+            r"has a CD (\d+) %, (\d+) % and (\d+) % above its own eight steps",
+            on("raw0009 raw0005 simulated", above, "small-steps1", "small"),
+        ),
+    ),
+    "docs/results.md": (
+        (r"and (\d+) % worse in CD on raw 0005", on("raw0005", above, "refined-small-0.1", "teacher-50")),
+        (
+            r"CD is (\d+) % \(raw 0005\) and (\d+) % \(raw 0009\) lower",
+            on(DRIVES, below, "small", "teacher-50"),
+        ),
+        (
+            r"costs (\d+) % \(raw 0005\) and (\d+) % \(raw 0009\) of CD against its own eight",
+            on(DRIVES, above, "small-steps1", "small"),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("page", "pattern", "figures"), [(page, *claim) for page, claims in CLAIMS.items() for claim in claims]
+)
+def test_the_sentence_says_what_was_measured(page: str, pattern: str, figures: list[int]) -> None:
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    found = re.search(pattern, text)
+    assert found, "the sentence is gone: take it off the list"
+    assert [int(one) for one in found.groups()] == figures
