@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The rows of Tables 1 and 3 to 8 at the size `small`, from the bundled teacher: a refiner tuned on its scenes, the teacher
-# fine-tuned by Diffusion-DPO, a student for every row, scores on held-out simulated streets and on folders of yours.
+# The rows of Tables 1 and 3 to 8 at the size `small`, from the bundled teacher: the teacher fine-tuned by Diffusion-DPO, a
+# student for every row, refiners tuned on the scenes of the teacher, of plain score distillation and of the usual student
+# (whose variants share its refiner), scores on held-out simulated streets and on folders of yours.
 #
 #     bash runs/small.sh                                   # days on two cores
 #     JOBS=2 STEPS=150 bash runs/small.sh                  # two runs side by side, a quarter of the steps
@@ -13,6 +14,7 @@ OUT=${OUT:-runs/small}       # receives data, runs, models and scores
 JOBS=${JOBS:-1}              # runs, or evaluations, side by side
 STEPS=${STEPS:-600}          # of every student
 HEAD_START=${HEAD_START:-40} # of these the assistants learn alone
+REFINER_STEPS=${REFINER_STEPS:-300}
 STREETS=${STREETS:-100}      # simulated to train on
 SCORED=${SCORED:-}           # further folders that `densescan data prepare` or `densescan data simulate` wrote
 METRICS=${METRICS:-chamfer jsd iou precision_recall}
@@ -39,8 +41,12 @@ student() { # RUN STAGE RECIPE [TEACHER]
     train "$1" "$2" "$3" --teacher "${4:-small-teacher}" --max-steps "$STEPS" --head-start "$HEAD_START"
 }
 
-merge() { # RUN MODEL STEPS: with the refiner of all rows
-    densescan weights merge "$2" "$OUT/runs/refiner-tuning/model" -o "$OUT/models/$1" \
+refiner() { # COMPLETER MODEL: a refiner that learns what this one's scenes lack
+    train "refiner-$1" refiner small-tuning --completer "$2" --start-from small --max-steps "$REFINER_STEPS"
+}
+
+merge() { # NAME MODEL STEPS COMPLETER: with the refiner that was tuned on the last one's scenes
+    densescan weights merge "$2" "$OUT/runs/refiner-$4/model" -o "$OUT/models/$1" \
         --replace --float16 --share small --completion steps="$3" guidance_scale=1.0
 }
 
@@ -54,7 +60,7 @@ rm -f "$FAILED"
 densescan data simulate "$OUT/data/train" --seeds "0:$STREETS" --workers "$JOBS"
 densescan data simulate "$OUT/data/held-out" --seeds 1000:1100 --frames 1 --workers "$JOBS"
 
-side_by_side train refiner-tuning refiner small-tuning --completer small-teacher --start-from small
+side_by_side refiner teacher small-teacher
 side_by_side train diffusion-dpo diffusion-dpo small --teacher small-teacher
 side_by_side student distillation-dpo distillation-dpo small
 side_by_side student score-distillation score-distillation small
@@ -62,12 +68,18 @@ for variant in lam-1.05 lam-1.2 lam-1.5 lam-2.0 jsd one-assistant; do
     side_by_side student "distillation-dpo-$variant" distillation-dpo "small-$variant"
 done
 all_done
-student distillation-dpo-tuned-teacher distillation-dpo small-tuned-teacher "$OUT/runs/diffusion-dpo/model"
+for run in distillation-dpo score-distillation; do side_by_side refiner "$run" "$OUT/runs/$run/model"; done
+side_by_side student distillation-dpo-tuned-teacher distillation-dpo small-tuned-teacher "$OUT/runs/diffusion-dpo/model"
+all_done
 
 students=(distillation-dpo score-distillation distillation-dpo-{lam-1.05,lam-1.2,lam-1.5,lam-2.0,jsd,one-assistant,tuned-teacher})
-merge teacher small-teacher 50
-merge diffusion-dpo "$OUT/runs/diffusion-dpo/model" 50
-for run in "${students[@]}"; do merge "$run" "$OUT/runs/$run/model" 8; done
+merge teacher small-teacher 50 teacher
+merge diffusion-dpo "$OUT/runs/diffusion-dpo/model" 50 teacher
+for run in "${students[@]}"; do
+    completer=distillation-dpo
+    if [[ $run == score-distillation ]]; then completer=$run; fi
+    merge "$run" "$OUT/runs/$run/model" 8 "$completer"
+done
 
 of() { echo "$1-$2=$OUT/models/$1:steps=${2/-coarse/:coarse}"; } # MODEL STEPS[-coarse]: a row's method
 read -ra folders <<<"$SCORED"

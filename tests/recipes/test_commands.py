@@ -233,7 +233,8 @@ def test_the_small_script_trains_and_scores_every_row_that_it_can(
         read(call)
     rows = [row for row in ROWS.values() if row.run is not None and row.table.data_set == "SemanticKITTI"]
     runs = {call[call.index("--out") + 1].rpartition("/")[2] for call in calls if call[1] == "train"}
-    assert runs == {row.run for row in rows} - {"teacher"} | {"refiner-tuning"}
+    followed = {"teacher", "score-distillation", "distillation-dpo"}
+    assert runs == {row.run for row in rows} - {"teacher"} | {f"refiner-{name}" for name in followed}
     merged = {call[call.index("-o") + 1].rpartition("/")[2] for call in calls if call[2] == "merge"}
     for folder in (str(tmp_path / "out" / "data" / "held-out"), "elsewhere/drive"):
         scored = [part for call in calls if call[1:3] == ["evaluate", folder] for part in call]
@@ -242,6 +243,7 @@ def test_the_small_script_trains_and_scores_every_row_that_it_can(
         assert {value.rpartition("/")[2].partition(":")[0] for value in named.values()} == merged
     order = [call[call.index("--out") + 1].rpartition("/")[2] for call in calls if call[1] == "train"]
     assert order.index("diffusion-dpo") < order.index("distillation-dpo-tuned-teacher")
+    assert order.index("score-distillation") < order.index("refiner-score-distillation")
 
 
 def test_the_small_script_names_what_failed(tmp_path: Path) -> None:
