@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+REDUCED = (torch.bfloat16, torch.float16)
+
 
 def _reduced(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
+    return x.device.type == "cpu" and x.dtype in REDUCED
 
 
 def rectify(
