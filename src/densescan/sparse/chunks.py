@@ -15,9 +15,9 @@ from torch import Tensor
 
 from densescan.sparse.matmul import repeating
 
-ROWS_AT_ONCE = 2_048  # of one matrix product, at most
+ROWS_AT_ONCE = 8_192  # of one matrix product, at most
 FEW_PAIRS = 16_384  # of a chunk, about: 8 MiB of bfloat16 products at 256 channels
-MANY_PAIRS = 32_768  # the same 8 MiB at 128 channels
+MANY_PAIRS = 65_536
 WIDE = 128
 
 

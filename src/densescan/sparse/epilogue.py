@@ -29,8 +29,8 @@ class Epilogue:
     relu: bool = False
 
     def repeated(self, shape: torch.Size) -> "Epilogue":
-        """The same with a shift for each of many rows, where that is faster: PyTorch adds a vector to bfloat16 rows of 16
-        or 48 channels, which do not fill its registers, five times slower than rows to rows.
+        """The same with a shift for each of many rows, where that is faster: PyTorch adds a vector to bfloat16 rows of
+        16 or 48 channels, which do not fill its registers, five times slower than rows to rows.
 
         shape: of the most rows that it will be done to at once.
         """
