@@ -139,7 +139,7 @@ def test_narrow_products_come_in_larger_chunks_and_chunks_are_cut_once():
         == sum(len(chunk.bags) for chunk in wide)
         == count_pairs(full)
     )
-    assert len(wide) == 2 * len(narrow)
+    assert len(wide) == 4 * len(narrow)
     assert full.chunks(32) is narrow
 
 
