@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ RECORDS = ROOT / "benchmarks" / "results" / "evaluation"
 JITTERED = ("jitter-0.1", "jitter-0.2", "jitter-0.3", "jitter-0.1-60", "jitter-0.2-60")
 
 
+@cache
 def cd(split: str, method: str) -> float:
     """Mean over frames [m]."""
     return float(np.mean([row.scores["cd"] for row in read_run(RECORDS / split / f"{method}.jsonl").rows]))
@@ -69,6 +71,10 @@ CLAIMS = {
         (
             r"CD is (\d+) % \(raw 0005\) and (\d+) % \(raw 0009\) lower",
             on(DRIVES, below, "small", "teacher-50"),
+        ),
+        (
+            r"a CD (\d+) to (\d+) % below that of the teacher's own 8",
+            sorted(on(DRIVES, below, "score-distillation-8", "teacher-8")),
         ),
         (r"level on raw 0009 and (\d+) % worse on raw 0005", on("raw0005", above, *STUDENTS)),
         (

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from densescan.errors import InputError
 from densescan.nets.denoiser import Denoiser
 from densescan.nets.encoder import ConditionEncoder
 from densescan.nets.fused import fuse
@@ -59,3 +60,11 @@ def test_the_original_stays_as_it_was(nets):
 def test_no_norm_is_left_of_batch_norm(nets):
     for net in nets("batch"):
         assert not [m for m in fuse(net).modules() if isinstance(m, torch.nn.BatchNorm1d)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_not_finite_are_refused(nets, dtype):
+    denoiser = nets("bounded")[1]
+    denoiser.stage3[1].net[0].kernel.data[0, 0, 0] = torch.nan
+    with pytest.raises(InputError, match=r"NaN or infinity in stage3.1.net.0.kernel"):
+        fuse(denoiser, dtype)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from densescan.errors import InputError
 from densescan.nets.blocks import DownBlock, ResidualBlock, UpBlock
 from densescan.nets.minkunet import EncoderHalf
 from densescan.sparse.epilogue import Epilogue
@@ -122,7 +123,13 @@ def fuse(net: Net, dtype: torch.dtype = torch.float32) -> Net:
     """A copy of a network for inference alone: the same predictions up to rounding, in less time.
 
     dtype: what its matrices are multiplied in, float32 or a reduced type.
+    Raises: InputError: a weight that is not finite. `sparse.rectify` would hide what comes of it.
     """
+    for name, value in net.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise InputError(
+                f"expected finite weights, got NaN or infinity in {name}: these were not trained well"
+            )
     net = copy.deepcopy(net).requires_grad_(False).eval()
     first, norm, _, second, last_norm, _ = _parts(net.stem)
     stem = FusedConv(first, norm), FusedConv(second, last_norm)
