@@ -152,10 +152,10 @@ class Completer:
         points, config, clock = reduced.points, reduced.config, reduced.clock
         generator = torch.Generator().manual_seed(seed)
         with clock.stage("encode"):  # 3. the condition, once a scan
-            eps_fn = self._eps_fn(points, config)
+            eps_fn = self._eps_fn(points[None], config)
         with clock.stage("denoise"):  # 4. K noisy copies of each point, denoised
             noise = (gaussian if self.device.type == "cpu" else gaussian_ahead)(generator)
-            x_0 = self._denoise(eps_fn, points, config, noise, on_step)
+            (x_0,) = self._denoise(eps_fn, points[None], config, noise, on_step)
         with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
             x_init = points.repeat(config.repeat, 1)
             coarse = x_0[clean_scene(x_0, x_init, config.max_range)]
@@ -168,9 +168,9 @@ class Completer:
         )
 
     def sample(
-        self, points: Float[Tensor, "N 3"], config: CompletionConfig, noise: NoiseFn
-    ) -> Float[Tensor, "M 3"]:
-        """Stages 3 and 4 alone: the sampled scene of a reduced scan, neither cleaned nor refined [m]; M = N K."""
+        self, points: Float[Tensor, "B N 3"], config: CompletionConfig, noise: NoiseFn
+    ) -> Float[Tensor, "B M 3"]:
+        """Stages 3 and 4 alone: the sampled scenes of reduced scans, neither cleaned nor refined [m]; M = N K."""
         return self._denoise(self._eps_fn(points, self._possible(config)), points, config, noise, None)
 
     @torch.inference_mode()
@@ -188,19 +188,18 @@ class Completer:
     def _denoise(
         self,
         eps_fn: EpsFn,
-        points: Float[Tensor, "N 3"],
+        points: Float[Tensor, "B N 3"],
         config: CompletionConfig,
         noise: NoiseFn,
         on_step: OnStep | None,
-    ) -> Float[Tensor, "M 3"]:
-        x_init = points.repeat(config.repeat, 1)[None]
+    ) -> Float[Tensor, "B M 3"]:
+        x_init = points.repeat(1, config.repeat, 1)
         x_T = noise_scene(x_init, config.lam, noise(x_init))
-        x_0 = sampler_of(config)(
+        return sampler_of(config)(
             eps_fn, x_init, x_T, self.schedule, config.steps,
             noise=None if config.sampler == "dpm-solver++" else noise,
             on_step=on_step and (lambda i, _: on_step(i + 1, config.steps)),
         )  # fmt: skip
-        return x_0[0]
 
     def _checked(self, seed: int, changes: dict[str, Any]) -> CompletionConfig:
         config = self.config.changed(**changes)
@@ -222,17 +221,17 @@ class Completer:
         networks = self._fused[dtype]
         return networks if config.voxel_size is None else networks.with_voxel_size(config.voxel_size)
 
-    def _eps_fn(self, points: Float[Tensor, "N 3"], config: CompletionConfig) -> EpsFn:
+    def _eps_fn(self, points: Float[Tensor, "B N 3"], config: CompletionConfig) -> EpsFn:
         networks = self._for_inference(config)
         assert networks.encoder is not None
         assert networks.denoiser is not None
         encoder, denoiser = networks.encoder, networks.denoiser
-        cond = denoiser.prepared(encoder(points[None]))
+        cond = denoiser.prepared(encoder(points))
         if config.guidance_scale == 1.0:
-            return lambda x_t, t: denoiser(x_t, t.reshape(1), cond).float()
-        uncond = denoiser.prepared(encoder.unconditional())
+            return lambda x_t, t: denoiser(x_t, t.expand(len(x_t)), cond).float()
+        uncond = denoiser.prepared(encoder.unconditional(len(points)))
         scale = float(config.guidance_scale)
-        return lambda x_t, t: denoiser.guided(x_t, t.reshape(1), cond, uncond, scale).float()
+        return lambda x_t, t: denoiser.guided(x_t, t.expand(len(x_t)), cond, uncond, scale).float()
 
     def _refine(self, coarse: Float[Tensor, "M 3"], config: CompletionConfig) -> Float[Tensor, "L 3"]:
         refiner = self._for_inference(config).refiner

@@ -224,7 +224,7 @@ def test_the_release_s_pairs_are_there_as_well(own: str, make_batch: MakeBatch, 
         own, pairs=PairConfig(metric="jsd", same_noise=same_noise, lams=(1.0, 1.2)), student_steps=(1,)
     )
     generated = stage.generate(make_batch())
-    ((_, (first, second)),) = generated.parts
+    ((first, second),) = generated.parts.values()
     offsets = first.x_T - first.x_init, second.x_T - second.x_init
     assert torch.allclose(1.2 * offsets[0], offsets[1], atol=1e-5) == same_noise
     figures = stage.student_loss(stage.pairs(make_batch())).figures

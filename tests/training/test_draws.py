@@ -39,7 +39,7 @@ def test_asking_again_goes_on() -> None:
     first, second = draws.uniform("a"), draws.uniform("a")
     assert not torch.equal(first, second)
     assert torch.equal(other.uniform("a"), first)
-    assert torch.equal(other[1].uniform("a"), second[1:]), (
+    assert torch.equal(other.chosen([1]).uniform("a"), second[1:]), (
         "a crop alone goes on with the streams of the batch"
     )
     assert not torch.equal(other.uniform("a")[1:], second[1:])

@@ -20,7 +20,7 @@ MakeBatch = Callable[..., Batch]
 OWN = NetConfig(width=0.25, norm="layer", voxel_size=0.2, point_features="local")
 
 
-def make(net: NetConfig, **options: float | str) -> RefinementStage:
+def make(net: NetConfig, **options: float | str | None) -> RefinementStage:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return RefinementStage(RefinerConfig(net=net, **{"repeat": 2, **options}))  # type: ignore[arg-type]
@@ -121,9 +121,9 @@ def test_it_refines_completions_and_trains_the_refiner_alone(
     assert stage.completer is not None
     config = replace(stage.completer.config, steps=2, repeat=2)
     one, again = make_batch(3).singly()[0], make_batch(3).singly()[0]
-    expected = stage.completer.sample(one.crop.scan[0], config, one.draws.noise("sampling"))
+    expected = stage.completer.sample(one.crop.scan, config, one.draws.noise("sampling"))
     given: list[torch.Tensor] = []
-    stage.refiner.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0][0]))
+    stage.refiner.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     for net in stage.frozen.values():
         net.requires_grad_(False)  # as the loop does
     stage.step([again], engine(stage))
@@ -131,6 +131,20 @@ def test_it_refines_completions_and_trains_the_refiner_alone(
     assert set(stage.results) == {"refiner"}
     assert set(stage.frozen) == {"encoder", "denoiser", "refiner"}
     all_learn(stage)
+
+
+@pytest.mark.parametrize("completes", [False, True])
+def test_crops_are_refined_together_where_statistics_are_frozen(
+    make_batch: MakeBatch, model: str, completes: bool
+) -> None:
+    stage = make(OWN, statistics="frozen", completer=model if completes else None, steps=2)
+    stage.refiner.eval()
+    calls: list[int] = []
+    stage.refiner.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    together = total(stage, make_batch())
+    singly = [total(stage, one) for one in make_batch().singly()]
+    assert calls == [2, 1, 1]
+    assert together == pytest.approx(sum(singly) / 2, rel=1e-4)
 
 
 def test_validation_tells_the_distance_before_and_after(make_batch: MakeBatch) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from densescan.data.dataset import Crop
 from densescan.diffusion.process import add_noise
 from densescan.errors import InputError
 from densescan.training.batch import Batch
 from densescan.training.batch_norm import evaluating, set_training
 from densescan.training.config import LoopConfig
 from densescan.training.crop_distance import chamfer_in_crop
+from densescan.training.draws import Draws
 from densescan.training.engine import Engine
 from densescan.training.processes import Processes
 from densescan.training.score_distillation import ScoreDistillationConfig, ScoreDistillationStage
@@ -279,10 +281,24 @@ def test_a_crop_s_losses_do_not_depend_on_the_others(
 def test_steps_are_drawn_for_each_crop(own: str, make_batch: MakeBatch) -> None:
     stage = make(own, student_steps=(1, 2, 3))
     drawn = [
-        [samples[0].steps for _, samples in stage.generate(make_batch(seed)).parts] for seed in range(12)
+        [samples[0].steps for samples in stage.generate(make_batch(seed)).parts.values()]
+        for seed in range(12)
     ]
     assert {len(steps) for steps in drawn} == {1, 2}, "crops of one number of steps go together"
     assert {number for steps in drawn for number in steps} == {1, 2, 3}
+
+
+def test_crops_of_one_number_of_steps_go_together_and_come_back_in_order(own: str, crop: Crop) -> None:
+    stage = make(own, student_steps=(1, 2, 3))
+    many = Crop(*(part[[0, 1, 0, 1, 0]] for part in crop))
+    generated = stage.generate(Batch(many, Draws(1, range(5))))
+    assert 1 < len(generated.parts) < 5
+    assert sorted(row for rows in generated.parts for row in rows) == list(range(5))
+    (again,) = stage.last_steps(generated)
+    for row, one in enumerate(Batch(many, Draws(1, range(5))).singly()):
+        alone = stage.generate(one).x_0(0)[0]
+        assert torch.allclose(generated.x_0(0)[row], alone, atol=1e-4)
+        assert torch.allclose(again[row], alone, atol=1e-4)
 
 
 def test_all_randomness_comes_from_the_draws(own: str, make_batch: MakeBatch) -> None:

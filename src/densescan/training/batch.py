@@ -1,6 +1,6 @@
 """What a stage is given and gives back: a batch of crops with their random numbers, a loss, what validation found."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,10 +24,13 @@ class Batch(NamedTuple):
         """The batch on a device."""
         return self._replace(crop=Crop(*(part.to(device) for part in self.crop)))
 
+    def chosen(self, rows: Sequence[int]) -> "Batch":
+        """Some of its crops, with the same random numbers."""
+        return Batch(Crop(*(part[list(rows)] for part in self.crop)), self.draws.chosen(rows))
+
     def singly(self) -> "list[Batch]":
-        """Its crops as batches of one, with the same random numbers."""
-        crops = [Crop(*(part[i : i + 1] for part in self.crop)) for i in range(len(self.draws))]
-        return [Batch(crop, self.draws[i]) for i, crop in enumerate(crops)]
+        """Its crops as batches of one, likewise."""
+        return [self.chosen([i]) for i in range(len(self.draws))]
 
 
 class Loss(NamedTuple):

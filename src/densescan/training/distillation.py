@@ -104,12 +104,17 @@ class Generated:
     batch: Batch
     cond: Condition
     """Its scans, as teacher and assistants know them."""
-    parts: list[tuple[Batch, tuple[Sample, ...]]]
-    """The samples of its crops, in their order: crops of one number of steps together."""
+    parts: dict[tuple[int, ...], tuple[Sample, ...]]
+    """Rows of the crops of one number of steps, and the samples of these crops."""
 
     def x_0(self, i: int) -> Float[Tensor, "B M 3"]:
         """Sample i of all crops [m]."""
-        return torch.cat([samples[i].x_0 for _, samples in self.parts])
+        return self.in_order([samples[i].x_0 for samples in self.parts.values()])
+
+    def in_order(self, parts: Sequence[Float[Tensor, "_ M 3"]]) -> Float[Tensor, "B M 3"]:
+        """What was made of each part, in the order of the batch's crops."""
+        rows = torch.tensor([row for part in self.parts for row in part])
+        return torch.cat(list(parts))[rows.argsort().to(parts[0].device)]
 
 
 class Level(NamedTuple):
@@ -175,18 +180,18 @@ class Distillation(ABC):
 
     @torch.no_grad()
     def generate(self, batch: Batch) -> Generated:
-        """Sample the student.
+        """Sample the student, crops of one number of steps together.
 
         Raises: FloatingPointError: a sample is not finite.
         """
         config = self.config
         drawn = batch.draws.integers("steps", len(config.student_steps)).tolist()
-        together = len(set(drawn)) == 1
-        parts = [batch] if together else batch.singly()
-        made = []
-        for part, i in zip(parts, drawn, strict=False):  # all have drawn the same where there is one part
+        made = {}
+        for i in sorted(set(drawn)):
+            rows = tuple(row for row, drawn_i in enumerate(drawn) if drawn_i == i)
+            part = batch.chosen(rows)
             x_init = crop_points(part, config.crops.scan_points, config.repeat)
-            made.append((part, self.samples(self.student_eps(part), x_init, part, config.student_steps[i])))
+            made[rows] = self.samples(self.student_eps(part), x_init, part, config.student_steps[i])
         return Generated(batch, self.encoder(batch.crop.scan), made)
 
     @abstractmethod
@@ -197,11 +202,11 @@ class Distillation(ABC):
 
     def last_steps(self, generated: Generated) -> list[Float[Tensor, "B M 3"]]:
         """The samples once more, with gradient [m]."""
-        rows = []
-        for part, samples in generated.parts:
-            eps_fn = self.student_eps(part)
-            rows.append([self.sampler.last_step(eps_fn, sample) for sample in samples])
-        return [torch.cat(sample) for sample in zip(*rows, strict=True)]
+        made = []
+        for rows, samples in generated.parts.items():
+            eps_fn = self.student_eps(generated.batch.chosen(rows))
+            made.append([self.sampler.last_step(eps_fn, sample) for sample in samples])
+        return [generated.in_order(parts) for parts in zip(*made, strict=True)]
 
     def student_eps(self, batch: Batch) -> EpsFn:
         """What the student predicts."""
@@ -283,7 +288,7 @@ def completions(
     for steps in VALIDATION_STEPS:
         config = replace(completion, repeat=VALIDATION_REPEAT, steps=steps)
         completer = Completer(networks, config, scan.device, schedule)
-        scene = completer.sample(scan, config, batch.draws[0].noise(f"validation/{steps}"))
+        scene = completer.sample(scan[None], config, batch.draws.noise(f"validation/{steps}"))[0]
         found |= figures(chamfer_in_crop(scene, batch), f"steps_{steps}/")
         clouds[f"{steps} step{'s' if steps > 1 else ''}"] = scene
     return Validation(found, {**clouds, "truth": batch.crop.truth[0]})

@@ -29,11 +29,11 @@ class Draws:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def __getitem__(self, i: int) -> "Draws":
-        """The draws of the batch's crop i alone: they share its streams."""
-        alone = Draws(0, ())
-        alone._streams = [self._streams[i]]
-        return alone
+    def chosen(self, rows: Sequence[int]) -> "Draws":
+        """The draws of some of the batch's crops: they share their streams."""
+        some = Draws(0, ())
+        some._streams = [self._streams[i] for i in rows]
+        return some
 
     def normal(self, purpose: str, like: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
         """Standard normal noise of the shape, dtype and device of `like`, whose first axis is the batch."""

@@ -81,39 +81,44 @@ class RefinementStage:
         return engine.update("refiner", (self.loss(batch) for batch in batches))
 
     def loss(self, batch: Batch) -> Loss:
-        """The mean Chamfer loss of the crops [m], each refined on its own."""
-        losses = [self._distance(self._scene(one), one)[0] for one in batch.singly()]
+        """The mean Chamfer loss of the crops [m]."""
+        # Statistics that are updated are those of each crop alone.
+        parts = [batch] if self.config.statistics == "frozen" else batch.singly()
+        losses = [loss for part in parts for loss in self._distances(self._scenes(part), part)[0]]
         total, forth, back = torch.stack([torch.stack(loss) for loss in losses]).mean(0)
         return Loss(total, {"scene_to_truth": forth.item(), "truth_to_scene": back.item()})
 
     def validate(self, batch: Batch) -> Validation:
         """The Chamfer distance after and before refinement [m]; see `Stage`."""
-        scene = self._scene(batch)
-        distance, refined = self._distance(scene, batch)
-        before = figures(chamfer_in_crop(scene, batch), "unrefined_")
+        scenes = self._scenes(batch)
+        (distance,), refined = self._distances(scenes, batch)
+        before = figures(chamfer_in_crop(scenes[0], batch), "unrefined_")
         clouds = {
             "scan": batch.crop.scan[0],
-            "unrefined": scene,
-            "refined": refined,
+            "unrefined": scenes[0],
+            "refined": refined[0],
             "truth": batch.crop.truth[0],
         }
         return Validation({**figures(distance), **before}, clouds)
 
-    def _distance(
-        self, scene: Float[Tensor, "M 3"], batch: Batch
-    ) -> tuple[ChamferLoss, Float[Tensor, "L 3"]]:
-        """The refined scene of a batch of one crop, and its distance; points count by where they came from."""
-        refined = self.refiner(scene[None])[0]
-        inside = within(scene, batch).repeat_interleave(OFFSETS_PER_POINT)
-        return chamfer_in_crop(refined, batch, inside), refined
+    def _distances(
+        self, scenes: Float[Tensor, "B M 3"], batch: Batch
+    ) -> tuple[list[ChamferLoss], Float[Tensor, "B L 3"]]:
+        """The refined scenes, and the distance of each; points count by where they came from."""
+        refined = self.refiner(scenes)
+        losses = []
+        for scene, moved, one in zip(scenes, refined, batch.singly(), strict=True):
+            inside = within(scene, one).repeat_interleave(OFFSETS_PER_POINT)
+            losses.append(chamfer_in_crop(moved, one, inside))
+        return losses, refined
 
-    def _scene(self, batch: Batch) -> Float[Tensor, "M 3"]:
-        """What the refiner is given for a batch of one crop [m]."""
-        scan, draws, c = batch.crop.scan[0], batch.draws, self.config
+    def _scenes(self, batch: Batch) -> Float[Tensor, "B M 3"]:
+        """What the refiner is given for each crop [m]."""
+        scans, draws, c = batch.crop.scan, batch.draws, self.config
         if self.completer is None:
-            scene = scan.repeat_interleave(c.repeat, dim=0)
-            spread = draws.uniform("spread").to(scene) * (c.max_jitter - c.min_jitter) + c.min_jitter
-            return scene + spread * draws.normal("jitter", scene[None])[0]
+            scenes = scans.repeat_interleave(c.repeat, dim=1)
+            spread = draws.uniform("spread").to(scenes) * (c.max_jitter - c.min_jitter) + c.min_jitter
+            return scenes + spread[:, None, None] * draws.normal("jitter", scenes)
         config = replace(self.completer.config, steps=c.steps, repeat=c.repeat)
         with torch.no_grad():
-            return self.completer.sample(scan, config, draws.noise("sampling"))
+            return self.completer.sample(scans, config, draws.noise("sampling"))

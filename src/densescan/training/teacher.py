@@ -119,6 +119,6 @@ class TeacherStage:
         completer = Completer(
             Networks(self.encoder, self.denoiser), VALIDATION_SAMPLING, eps.device, self.schedule
         )
-        scene = completer.sample(crop.scan[0], VALIDATION_SAMPLING, draws.noise("sampling"))
+        scene = completer.sample(crop.scan, VALIDATION_SAMPLING, draws.noise("sampling"))[0]
         found = {**errors, **figures(chamfer_in_crop(scene, batch))}
         return Validation(found, {"scan": crop.scan[0], "scene": scene, "truth": crop.truth[0]})
