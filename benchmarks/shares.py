@@ -15,8 +15,9 @@ from densescan.geometry.sampling import farthest_point_sampling
 from densescan.nets.fused import FusedPointwise
 from densescan.nets.matching import nearest_voxel
 from densescan.sparse.epilogue import Epilogue
-from densescan.sparse.functional import finished_conv, gather, points_to_voxels, sparse_conv
+from densescan.sparse.functional import finished_conv, points_to_voxels, sparse_conv
 from densescan.sparse.modules import BatchNorm, LayerNorm, PointwiseConv, ReLU
+from densescan.sparse.rows import gather
 from densescan.sparse.tensor import Voxels, voxelise
 
 CONVOLUTION = [sparse_conv, finished_conv, PointwiseConv.forward, FusedPointwise.forward]

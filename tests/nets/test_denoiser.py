@@ -12,6 +12,7 @@ from densescan.losses.denoising import denoising_loss
 from densescan.nets.denoiser import PLACES, Denoiser, timestep_embedding
 from densescan.nets.encoder import Condition, ConditionEncoder, drop_condition
 from densescan.nets.minkunet import embed_points
+from densescan.sparse.rows import RowScale
 
 STAGES = {
     "x0": "stem",
@@ -158,17 +159,18 @@ def test_evaluating_once_per_condition_voxel_changes_nothing(nets, cloud, form, 
     eps = denoiser(x_t, t, cond)
     visited = []
 
-    def plain(place, x, time, _):
+    def plain(place, voxels, *_):
         visited.append(place)
-        q, p = x.voxels.coords, cond.voxels.coords
+        q, p = voxels.coords, cond.voxels.coords
         squared = (q[:, None, 1:] - p[None, :, 1:]).square().sum(2)
         squared[q[:, None, 0] != p[None, :, 0]] = 1 << 40
         rows = (squared * len(p) + torch.arange(len(p))).argmin(1)
         latent = denoiser.get_submodule(f"latent_{place}")(cond.feats[rows])
-        temp = denoiser.get_submodule(f"{place}_temp")(time[x.voxels.batch])
+        time = timestep_embedding(t, denoiser.config.channels[8]).to(latent.dtype)
+        temp = denoiser.get_submodule(f"{place}_temp")(time[voxels.batch])
         parts = [temp, latent] if place == "up1" else [latent, temp]
         weight = denoiser.get_submodule(f"latemp_{place}")(torch.cat(parts, 1))
-        return x.with_feats(x.feats * weight)
+        return RowScale(weight, torch.arange(len(weight)))
 
     monkeypatch.setattr(denoiser, "_scale", plain)
     torch.testing.assert_close(eps, denoiser(x_t, t, cond), rtol=1e-9, atol=1e-11)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from densescan.sparse import kernel_map
-from densescan.sparse.functional import gather, points_to_voxels, sparse_conv
+from densescan.sparse.functional import points_to_voxels, sparse_conv
+from densescan.sparse.rows import gather
 from densescan.sparse.tensor import Voxels, voxelise
 
 CLOUDS = {

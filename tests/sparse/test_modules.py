@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from densescan.sparse.functional import gather, points_to_voxels
+from densescan.sparse.functional import points_to_voxels
 from densescan.sparse.modules import (
     BatchNorm,
     LayerNorm,
@@ -18,6 +18,7 @@ from densescan.sparse.modules import (
     TransposedConv,
     concat,
 )
+from densescan.sparse.rows import gather
 from densescan.sparse.tensor import SparseTensor, voxelise
 
 

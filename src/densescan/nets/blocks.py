@@ -13,6 +13,7 @@ from densescan.sparse.modules import (
     SubmanifoldConv,
     TransposedConv,
 )
+from densescan.sparse.rows import RowScale
 from densescan.sparse.tensor import SparseTensor, Voxels
 
 Norm = Literal["batch", "bounded", "layer"]
@@ -48,8 +49,9 @@ class DownBlock(nn.Module):
             StridedConv(in_channels, out_channels), make_norm(norm, out_channels), ReLU()
         )
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        out: SparseTensor = self.net(x)
+    def forward(self, x: SparseTensor, scale: RowScale | None = None) -> SparseTensor:
+        """scale: what the features are multiplied by first."""
+        out: SparseTensor = self.net(x if scale is None else x.with_feats(scale(x.feats)))
         return out
 
 
@@ -62,8 +64,10 @@ class UpBlock(nn.Module):
             TransposedConv(in_channels, out_channels), make_norm(norm, out_channels), ReLU()
         )
 
-    def forward(self, x: SparseTensor, finer: Voxels) -> SparseTensor:
+    def forward(self, x: SparseTensor, finer: Voxels, scale: RowScale | None = None) -> SparseTensor:
+        """scale: as for `DownBlock`."""
         conv, norm, relu = self.net
+        x = x if scale is None else x.with_feats(scale(x.feats))
         out: SparseTensor = relu(norm(conv(x, finer)))
         return out
 

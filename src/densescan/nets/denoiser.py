@@ -1,9 +1,12 @@
 """The denoiser: predicts the noise of every point of a noisy scene, given a scan."""
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -12,8 +15,8 @@ from densescan.diffusion.schedule import Schedule
 from densescan.nets.encoder import Condition
 from densescan.nets.matching import nearest_voxel
 from densescan.nets.minkunet import NetConfig, UNet, VoxelisedPoints, embed_points
-from densescan.sparse.functional import gather
 from densescan.sparse.matmul import with_repeating_rows
+from densescan.sparse.rows import RowScale, gather
 from densescan.sparse.tensor import SparseTensor, Voxels
 
 # Where the condition scales features:
@@ -47,25 +50,46 @@ class NoisyScene:
     stem: SparseTensor
 
 
-@dataclass
-class _Matches:
-    """Rows of the nearest condition voxel for each level, computed once per level."""
+class _Guides:
+    """The conditions of all branches G, their rows one after another, and which rows guide the voxels of a level."""
 
-    condition: Condition
-    by_level: dict[Voxels, Tensor] = field(default_factory=dict)
+    def __init__(self, conds: tuple[Condition, ...]) -> None:
+        self.conds = conds
+        self.batch = _joined([cond.voxels.batch for cond in conds])
+        self._rows: dict[Voxels, Tensor] = {}
 
-    def rows(self, voxels: Voxels) -> Int[Tensor, " V"]:
-        if voxels not in self.by_level:
-            self.by_level[voxels] = nearest_voxel(voxels, self.condition.voxels)
-        return self.by_level[voxels]
+    def rows(self, voxels: Voxels) -> Int[Tensor, "V *G"] | None:
+        """Rows of the nearest condition voxels, found once a level. None: there is one row."""
+        if len(self.batch) == 1:
+            return None
+        if voxels not in self._rows:
+            found, first = [], 0
+            for cond in self.conds:
+                found.append(_rows_from(first, voxels, cond.voxels))
+                first += len(cond.voxels)
+            self._rows[voxels] = found[0] if len(found) == 1 else torch.stack(found, dim=1)
+        return self._rows[voxels]
+
+
+def _rows_from(first: int, voxels: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
+    """Rows of the nearest targets, which are counted from `first` on."""
+    if len(targets) == 1:
+        return torch.full_like(voxels.keys, first)
+    found = nearest_voxel(voxels, targets)
+    return found + first if first else found
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class Denoiser(UNet):
     """Sparse U-Net whose features are scaled, at eight places, by an MLP of the nearest condition voxel and the time.
 
     The MLPs see only (condition voxel, t): they run once per condition voxel, a few thousand, and their results are
-    gathered, instead of once per scene voxel. Source: the released network. Deviation: with several clouds in a batch
-    each voxel gets the time of its own cloud, which is what the release intends.
+    gathered, instead of once per scene voxel. Their first layer multiplies condition and time one after the other,
+    because each changes without the other. Source: the released network. Deviation: with several clouds in a batch each
+    voxel gets the time of its own cloud, which is what the release intends.
 
     Args: schedule: turns a predicted displacement into noise; None: the released one. Noise needs none.
     """
@@ -80,6 +104,8 @@ class Denoiser(UNet):
             d_hidden = c_out if place in NARROW_PLACES else d_cond
             self.add_module(f"latemp_{place}", _mlp(2 * d_cond, d_hidden, c_out))
             self.add_module(f"{place}_temp", _mlp(d_time, d_time, d_cond))
+        self.time_table: Float[Tensor, "T D"] | None
+        self.register_buffer("time_table", None, persistent=False)
 
     def forward(
         self, x_t: Float[Tensor, "B M 3"], t: Int[Tensor, " B"], cond: Condition
@@ -118,6 +144,12 @@ class Denoiser(UNet):
         latents = {place: self._latent(place, cond) for place in PLACES}
         return replace(cond, latents=latents)
 
+    @torch.no_grad()
+    def tabulate_times(self) -> None:
+        """Ask the MLPs about every t of the schedule now, instead of once a step; for weights that stay as they are."""
+        device = next(self.parameters()).device
+        self.time_table = torch.cat(self._times(torch.arange(self.schedule.T, device=device)), dim=1)
+
     def embed(self, x_t: Float[Tensor, "B M 3"], cond: Condition) -> NoisyScene:
         """Voxelise the points and run the stem."""
         points = embed_points(x_t, self.config, cond.scan if self.config.see_scan else None)
@@ -127,19 +159,17 @@ class Denoiser(UNet):
         self, scene: NoisyScene, t: Int[Tensor, " B"], *conds: Condition
     ) -> Float[Tensor, "B M *G 3"]:
         """The rest of the network; of several conditions G, the predictions side by side."""
-        matches = [_Matches(cond) for cond in conds]
-        time = timestep_embedding(t, self.config.channels[8]).to(scene.stem.feats.dtype)
+        guides, times = _Guides(conds), dict(zip(PLACES, self._times(t), strict=True))
         stem = scene.stem
         if len(conds) > 1:
             stem = stem.with_feats(stem.feats[:, None].expand(-1, len(conds), -1))
         x = [stem]
         for i in range(1, 5):
-            x.append(self.stage(i, self._scale(f"stage{i}", x[-1], time, matches)))
+            x.append(self.stage(i, x[-1], self._scale(f"stage{i}", x[-1].voxels, guides, times)))
         y = x.pop()
         for i in range(1, 5):
             skip = x.pop()
-            y = self._scale(f"up{i}", y, time, matches)
-            y = self.up(i, y, skip.voxels)
+            y = self.up(i, y, skip.voxels, self._scale(f"up{i}", y.voxels, guides, times))
             y = self.join(i, y, skip)
         # The head is row-wise: it runs once per voxel and its three channels are gathered.
         out = scene.points.to_points(y.with_feats(with_repeating_rows(self.last, y.feats)))
@@ -154,21 +184,41 @@ class Denoiser(UNet):
         sigma_t = self.schedule.sigma_t.to(t.device)[t]
         return sigma_t if self.config.predicts == "displacement" else torch.ones_like(sigma_t)
 
-    def _scale(self, place: str, x: SparseTensor, time: Tensor, matches: list[_Matches]) -> SparseTensor:
-        if len(matches) == 1:
-            return x.with_feats(x.feats * self._weight(place, x.voxels, time, matches[0]))
-        branches = zip(x.feats.unbind(1), matches, strict=True)
-        scaled = [feats * self._weight(place, x.voxels, time, of_one) for feats, of_one in branches]
-        return x.with_feats(torch.stack(scaled, dim=1))
+    def _scale(self, place: str, voxels: Voxels, guides: _Guides, times: Mapping[str, Tensor]) -> RowScale:
+        """What the conditions multiply the features of a level by."""
+        latents = [
+            cond.latents[place] if cond.latents else self._latent(place, cond) for cond in guides.conds
+        ]
+        hidden = _joined(latents) + gather(times[place], guides.batch)
+        _, activation, last = self._mlp(place)
+        weight = with_repeating_rows(lambda rows: last(activation(rows)), hidden)
+        return RowScale(weight, guides.rows(voxels))
 
-    def _weight(self, place: str, voxels: Voxels, time: Tensor, matches: _Matches) -> Float[Tensor, "*V C"]:
-        """What one condition multiplies the features of each voxel by; one row if it is the same for all."""
-        cond = matches.condition
-        latent = cond.latents[place] if cond.latents else self._latent(place, cond)
-        temp = gather(self.get_submodule(f"{place}_temp")(time), cond.voxels.batch)
-        parts = (temp, latent) if place == TIME_BEFORE_LATENT else (latent, temp)
-        weight = with_repeating_rows(self.get_submodule(f"latemp_{place}"), torch.cat(parts, dim=1))
-        return weight if len(weight) == 1 else gather(weight, matches.rows(voxels))
+    def _latent(self, place: str, cond: Condition) -> Float[Tensor, "P D"]:
+        """What the first layer at a place makes of the condition."""
+        latent = with_repeating_rows(self.get_submodule(f"latent_{place}"), cond.feats)
+        kernel, _ = self._first_layer(place)
+        return with_repeating_rows(partial(F.linear, weight=kernel), latent)
 
-    def _latent(self, place: str, cond: Condition) -> Float[Tensor, "P C"]:
-        return with_repeating_rows(self.get_submodule(f"latent_{place}"), cond.feats)
+    def _times(self, t: Int[Tensor, " B"]) -> list[Float[Tensor, "B D"]]:
+        """What the first layer at each place makes of the time, its bias included."""
+        if self.time_table is not None:
+            widths = [self._mlp(place)[0].out_features for place in PLACES]
+            return list(self.time_table[t].split(widths, dim=1))
+        embedded = timestep_embedding(t, self.config.channels[8])
+        times = []
+        for place in PLACES:
+            _, kernel = self._first_layer(place)
+            temp = self.get_submodule(f"{place}_temp")(embedded.to(kernel.dtype))
+            times.append(F.linear(temp, kernel, self._mlp(place)[0].bias))
+        return times
+
+    def _first_layer(self, place: str) -> tuple[Float[Tensor, "D E"], Float[Tensor, "D E"]]:
+        """The first layer's kernels of the condition and of the time."""
+        halves = self._mlp(place)[0].weight.chunk(2, dim=1)
+        return halves[::-1] if place == TIME_BEFORE_LATENT else halves
+
+    def _mlp(self, place: str) -> nn.Sequential:
+        mlp = self.get_submodule(f"latemp_{place}")
+        assert isinstance(mlp, nn.Sequential)
+        return mlp

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from densescan.errors import InputError
 from densescan.nets.blocks import DownBlock, ResidualBlock, UpBlock
+from densescan.nets.denoiser import Denoiser
 from densescan.nets.minkunet import EncoderHalf
 from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.functional import finished_conv, pointwise_conv
 from densescan.sparse.modules import BatchNorm, LayerNorm, PointwiseConv, SparseConv
+from densescan.sparse.rows import RowScale
 from densescan.sparse.tensor import SparseTensor, Voxels
 
 Net = TypeVar("Net", bound=EncoderHalf)
@@ -59,12 +61,16 @@ class FusedConv(_Folded):
         self.route = conv.route
 
     def forward(
-        self, x: SparseTensor, finer: Voxels | None = None, shortcut: Tensor | None = None
+        self,
+        x: SparseTensor,
+        finer: Voxels | None = None,
+        scale: RowScale | None = None,
+        shortcut: Tensor | None = None,
     ) -> SparseTensor:
-        """finer: as for `SparseConv`. shortcut: features to add before the ReLU."""
+        """finer: as for `SparseConv`. scale: as for `DownBlock`. shortcut: features to add before the ReLU."""
         kernel_map, voxels = self.route(x.voxels, finer)
         epilogue = replace(self.norm, residual=shortcut, relu=True)
-        return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, epilogue), voxels)
+        return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, epilogue, scale), voxels)
 
 
 class FusedPointwise(_Folded):
@@ -139,4 +145,6 @@ def fuse(net: Net, dtype: torch.dtype = torch.float32) -> Net:
     net.stem = nn.Sequential(*stem, Cast(dtype))
     if last is not None:
         net.last = nn.Sequential(Cast(torch.float32), last)
+    if isinstance(net, Denoiser):
+        net.tabulate_times()
     return net

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from densescan.errors import InputError
 from densescan.nets.blocks import DownBlock, Norm, ResidualBlock, UpBlock, make_stem
-from densescan.sparse.functional import gather, points_to_voxels
+from densescan.sparse.functional import points_to_voxels
 from densescan.sparse.modules import concat
+from densescan.sparse.rows import RowScale, gather
 from densescan.sparse.tensor import SparseTensor, Voxels, voxelise
 
 RELEASED_WIDTHS = (32, 32, 64, 128, 256, 256, 128, 96, 96)  # stem, stage 1-4, up 1-4
@@ -111,6 +112,18 @@ def embed_points(
     return VoxelisedPoints(SparseTensor(voxel_feats, point_map.voxels), rows)
 
 
+class _Stage(nn.Sequential):
+    """To the next coarser level, and what follows there."""
+
+    def forward(self, x: SparseTensor, scale: RowScale | None = None) -> SparseTensor:
+        """scale: as for `DownBlock`."""
+        down, *blocks = self
+        x = down(x, scale=scale)
+        for block in blocks:
+            x = block(x)
+        return x
+
+
 class EncoderHalf(nn.Module):
     """Stem and four stages, each half the resolution of the one before."""
 
@@ -122,11 +135,11 @@ class EncoderHalf(nn.Module):
         for i in range(1, 5):
             fine, coarse = c[i - 1], c[i]
             down, widen = DownBlock(fine, fine, norm), ResidualBlock(fine, coarse, norm)
-            self.add_module(f"stage{i}", nn.Sequential(down, widen, ResidualBlock(coarse, coarse, norm)))
+            self.add_module(f"stage{i}", _Stage(down, widen, ResidualBlock(coarse, coarse, norm)))
 
-    def stage(self, i: int, x: SparseTensor) -> SparseTensor:
-        """Stage i, in 1..4: from the level of x to the next coarser one."""
-        out: SparseTensor = self.get_submodule(f"stage{i}")(x)
+    def stage(self, i: int, x: SparseTensor, scale: RowScale | None = None) -> SparseTensor:
+        """Stage i, in 1..4: from the level of x, scaled, to the next coarser one."""
+        out: SparseTensor = self.get_submodule(f"stage{i}")(x, scale)
         return out
 
 
@@ -145,12 +158,12 @@ class UNet(EncoderHalf):
         hidden = nn.Linear(c[8], self.HEAD_WIDTH)
         self.last = nn.Sequential(hidden, nn.LeakyReLU(0.1), nn.Linear(self.HEAD_WIDTH, out_channels))
 
-    def up(self, i: int, x: SparseTensor, finer: Voxels) -> SparseTensor:
-        """First half of upward step i, in 1..4: from the level of x to the next finer one, whose voxels are given.
+    def up(self, i: int, x: SparseTensor, finer: Voxels, scale: RowScale | None = None) -> SparseTensor:
+        """First half of upward step i, in 1..4: from the level of x, scaled, to the next finer one, which is given.
 
         It is apart from the second so that x, which is large, can be let go of between them.
         """
-        out: SparseTensor = self._step(i)[0](x, finer)
+        out: SparseTensor = self._step(i)[0](x, finer, scale)
         return out
 
     def join(self, i: int, x: SparseTensor, skip: SparseTensor) -> SparseTensor:

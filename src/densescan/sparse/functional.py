@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from densescan.sparse.backends import backend_of
@@ -18,6 +18,7 @@ from densescan.sparse.chunks import ROWS_AT_ONCE, Chunk
 from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.matmul import matmul
+from densescan.sparse.rows import RowScale
 from densescan.sparse.tensor import PointMap
 
 
@@ -118,16 +119,17 @@ def finished_conv(
     kernel: Float[Tensor, "K C_in C_out"],
     kernel_map: KernelMap,
     epilogue: Epilogue,
+    scale: RowScale | None = None,
 ) -> Float[Tensor, "V_out *G C_out"]:
-    """`sparse_conv` with what follows it done to rows that are still at hand. Not differentiable.
+    """`sparse_conv` of scaled rows, with what follows it done to rows that are still at hand. Not differentiable.
 
     Several copies G of the features share every row list and every look at the kernel.
     """
     if backend_of(feats) == "triton":
         from densescan.sparse.backends import triton
 
-        return triton.fused_conv(feats, kernel, kernel_map, epilogue)
-    return _convolve(feats, kernel, kernel_map, epilogue)
+        return triton.fused_conv(feats, kernel, kernel_map, epilogue, scale)
+    return _convolve(feats if scale is None else scale(feats), kernel, kernel_map, epilogue)
 
 
 def pointwise_conv(
@@ -156,8 +158,3 @@ def pointwise_conv(
 def points_to_voxels(feats: Float[Tensor, "P C"], point_map: PointMap) -> Float[Tensor, "V C"]:
     """The plain mean of the points in every voxel."""
     return F.embedding_bag(point_map.order, feats, point_map.offsets, mode="mean")
-
-
-def gather(feats: Float[Tensor, "V *GC"], rows: Int[Tensor, "*shape"]) -> Float[Tensor, "..."]:
-    """feats[rows], (*shape, *GC), with a backward pass that is deterministic where rows repeat."""
-    return F.embedding(rows, feats.flatten(1)).unflatten(-1, feats.shape[1:])

@@ -30,10 +30,11 @@ print(json.dumps({word: ptx.count(word) for word in ("wgmma.mma_async", "cp.asyn
 _BF16, _INT32, _INT64, _FLOAT32 = "*bf16", "*i32", "*i64", "*fp32"
 CONV = {
     **dict.fromkeys(("feats", "kernel", "out", "scale", "residual"), _BF16),
-    **dict.fromkeys(("table", "order", "offsets", "counts", "turns", "scale_rows"), _INT32),
+    **dict.fromkeys(("table", "offsets", "counts"), _INT32),
     **dict.fromkeys(("gain", "shift", "limits"), _FLOAT32),
     **dict.fromkeys(("n_out", "copies", "c_in", "c_out"), "i32"),
     "eps": "fp32",
+    **dict.fromkeys(("order", "scale_rows"), _INT64),
 }
 CONV_FORM = {
     **{
@@ -66,8 +67,8 @@ GRADIENT_FORM = {
 }
 NEIGHBOURS = {"keys": _INT64, "rows": _INT32, "n": "i32", "halvings": "i32"}
 NEAREST = {
-    **dict.fromkeys(("queries", "targets", "rows", "begins", "starts", "ends"), _INT64),
-    **dict.fromkeys(("n_queries", "query_stride", "target_stride"), "i32"),
+    **dict.fromkeys(("queries", "targets", "rows"), _INT64),
+    **dict.fromkeys(("n_queries", "n_targets", "halvings", "query_stride", "target_stride"), "i32"),
 }
 NEAREST_FORM = {"BITS": 16, "OFFSET": 1 << 15, "BLOCK_Q": 64, "BLOCK_T": 32}
 CODES = {"rows": _INT32, "weights": _INT32, "code": _INT32, "n": "i32"}
@@ -79,6 +80,7 @@ NEAREST_POINT = {
 NEAREST_POINT_FORM = {"BLOCK_Q": 64, "BLOCK_T": 64, "BLOCK_BOXES": 128}
 CASES = {
     "convolution": ("kernels", "convolve_kernel", CONV, CONV_FORM, True),
+    "convolution of scaled rows": ("kernels", "convolve_kernel", CONV, {**CONV_FORM, "SCALED": True}, True),
     "weight gradient": ("kernels", "kernel_gradient_kernel", GRADIENT, GRADIENT_FORM, True),
     "neighbours": ("search", "_neighbour_kernel", NEIGHBOURS, {"BITS": 16, "BLOCK": 256}, False),
     "codes of patterns": ("table_kernels", "_code_kernel", CODES, {"K": 27, "BLOCK": 512}, False),

@@ -18,7 +18,7 @@ import triton.language as tl
 @no_type_check
 def convolve_kernel(
     feats, kernel, out,  # (n_in, copies, c_in), (K, c_in, c_out), (n_out, copies, c_out)
-    table, order, offsets, counts, turns,  # (K, n_out), (n_out,), (T, K), (T,), (T,), see `NeighbourTable`
+    table, order, offsets, counts,  # (K, n_out), (n_out,), (T, K), (T,), see `NeighbourTable`
     scale, scale_rows,  # (P, c_in), (n_in, copies): input row i is multiplied by scale[scale_rows[i]]
     gain, shift, limits, residual, eps,  # (c_out,), (c_out,), (2, c_out), (n_out, copies, c_out)
     n_out, copies, c_in, c_out,
@@ -31,9 +31,10 @@ def convolve_kernel(
     """out[order[p]] = epilogue(sum_k (feats * scale)[table[k, p]] @ kernel[k]).
 
     Grid (T, c_out blocks, copies / TOGETHER). A program has BLOCK_ROWS / TOGETHER columns of the table, and for each of
-    them TOGETHER copies side by side.
+    them TOGETHER copies side by side. The last tiles, which have most offsets, come first, so that no long one is left
+    when the others are done.
     """
-    tile, lane = tl.load(turns + tl.program_id(0)), tl.arange(0, BLOCK_ROWS)
+    tile, lane = tl.num_programs(0) - 1 - tl.program_id(0), tl.arange(0, BLOCK_ROWS)
     position = tile * (BLOCK_ROWS // TOGETHER) + lane // TOGETHER
     copy = tl.program_id(2) * TOGETHER + lane % TOGETHER
     column = tl.program_id(1) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
@@ -49,7 +50,7 @@ def convolve_kernel(
         known = (row >= 0)[:, None] & (channel < c_in)[None, :]
         a = tl.load(feats + source[:, None] * c_in + channel[None, :], mask=known, other=0.0)
         if SCALED:
-            place = tl.load(scale_rows + source, mask=row >= 0, other=0)
+            place = tl.load(scale_rows + source, mask=row >= 0, other=0).to(tl.int32)
             factor = tl.load(scale + place[:, None] * c_in + channel[None, :], mask=known, other=0.0)
             a = (a.to(tl.float32) * factor.to(tl.float32)).to(a.dtype)
         b = tl.load(
@@ -73,7 +74,7 @@ def convolve_kernel(
         low = tl.load(limits + column, mask=wanted, other=0.0).to(tl.float32)
         high = tl.load(limits + c_out + column, mask=wanted, other=0.0).to(tl.float32)
         total = tl.minimum(tl.maximum(total, low[None, :]), high[None, :])
-    row = tl.load(order + position, mask=inside, other=0)
+    row = tl.load(order + position, mask=inside, other=0).to(tl.int32)
     place = (row * copies + copy)[:, None] * c_out + column[None, :]
     kept = inside[:, None] & wanted[None, :]
     if RESIDUAL:

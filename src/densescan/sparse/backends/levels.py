@@ -15,7 +15,10 @@ LEVELS = 5
 """Levels of the networks; coarser ones are made on demand."""
 _NO_VOXEL = torch.iinfo(torch.int64).max
 """Fills rows that no voxel takes; its batch index is beyond `MAX_BATCH` at every level."""
-_AXIS_MASK = (1 << AXIS_BITS) - 1
+_AXES = 1 + (1 << AXIS_BITS) + (1 << 2 * AXIS_BITS)  # times a number: that number in each axis of a key
+_HALVES = ((1 << AXIS_BITS - 1) - 1) * _AXES
+_HALF_BIAS = BIAS // 2 * _AXES
+_CLOUD = -1 << 3 * AXIS_BITS
 
 
 class DeviceVoxels(Voxels):
@@ -75,12 +78,10 @@ def _distinct(
 
 def _coarser(keys: Int[Tensor, " P"]) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]]:
     """Keys of the voxels twice as large that hold these, and the corners they fill there, in [0, 8)."""
-    coarse, slot = keys >> 3 * AXIS_BITS << 3 * AXIS_BITS, torch.zeros_like(keys)
-    for axis, weight in ((2, 1), (1, 2), (0, 4)):
-        biased = (keys >> axis * AXIS_BITS) & _AXIS_MASK
-        coarse += ((biased >> 1) + BIAS // 2) << axis * AXIS_BITS
-        slot += (biased & 1) * weight
-    return coarse, slot
+    halves = (keys >> 1) & _HALVES  # of all three biased coordinates at once
+    coarse = (keys & _CLOUD) + (halves + _HALF_BIAS)
+    x, y, z = keys >> 2 * AXIS_BITS, keys >> AXIS_BITS - 1, keys << 2
+    return coarse, (x & 1) | (y & 2) | (z & 4)
 
 
 def _link(levels: list[Tensor], steps: list[tuple[Tensor, Tensor]], sizes: list[int]) -> Voxels:

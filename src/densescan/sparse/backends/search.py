@@ -22,6 +22,21 @@ MAX_TARGETS = 1 << 24  # a row number takes the lower bits of a 64-bit number, a
 
 @triton.jit
 @no_type_check
+def _first_not_below(keys, wanted, n, halvings):
+    """The row of the first of n sorted keys that is not below each wanted one, or n; halvings: n.bit_length()."""
+    low = (wanted * 0).to(tl.int32)
+    high = low + n
+    for _ in range(halvings):
+        middle = (low + high) // 2
+        open_ = low < high
+        below = tl.load(keys + middle, mask=open_, other=0) < wanted
+        low = tl.where(open_ & below, middle + 1, low)
+        high = tl.where(open_ & below, high, middle)
+    return low
+
+
+@triton.jit
+@no_type_check
 def _neighbour_kernel(
     keys, rows, n, halvings,  # (V,) sorted int64, (27, V) int32
     BITS: tl.constexpr, BLOCK: tl.constexpr,
@@ -32,14 +47,7 @@ def _neighbour_kernel(
     inside = voxel < n
     step = ((column % 3 - 1).to(tl.int64) << 2 * BITS) + ((column // 3 - 1).to(tl.int64) << BITS)
     target = tl.load(keys + voxel, mask=inside, other=0) + step - 1
-    low = tl.zeros((BLOCK,), tl.int32)
-    high = low + n
-    for _ in range(halvings):  # the first key that is not below the target
-        middle = (low + high) // 2
-        open_ = low < high
-        below = tl.load(keys + middle, mask=open_, other=0) < target
-        low = tl.where(open_ & below, middle + 1, low)
-        high = tl.where(open_ & below, high, middle)
+    low = _first_not_below(keys, target, n, halvings)
     for dz in range(3):  # voxels that follow each other along z have keys that do
         hit = (low < n) & (tl.load(keys + low, mask=low < n, other=0) == target)
         tl.store(rows + (column + 9 * dz) * n + voxel, tl.where(hit, low, -1), mask=inside)
@@ -74,9 +82,7 @@ def _nearer(
 @triton.jit
 @no_type_check
 def _nearest_kernel(
-    queries, targets, rows, n_queries,
-    begins, starts, ends,  # the targets in the cloud of each query, and the first of them at its x or beyond
-    query_stride, target_stride,
+    queries, targets, rows, n_queries, n_targets, halvings, query_stride, target_stride,
     BITS: tl.constexpr, OFFSET: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     """rows[q] = the nearest target of query q, the first of equally near ones, or -1.
@@ -88,8 +94,16 @@ def _nearest_kernel(
     query = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     query = tl.minimum(query, n_queries - 1)  # the last one again, rather than none
     key = tl.load(queries + query)
-    begin, end = tl.load(begins + query), tl.load(ends + query)
-    low, high, start = tl.min(begin, axis=0), tl.max(end, axis=0), tl.min(tl.load(starts + query), axis=0)
+    # The targets in the cloud of each query, and the first of them at its x or beyond:
+    cloud = key >> 3 * BITS << 3 * BITS
+    x_from_0 = (
+        (key >> 2 * BITS) & ((1 << BITS) - 1)
+    ) * query_stride  # division rounds down where nothing is negative
+    slab = x_from_0 // target_stride - OFFSET * query_stride // target_stride + OFFSET
+    begin = _first_not_below(targets, cloud, n_targets, halvings)
+    first = _first_not_below(targets, cloud + (slab << 2 * BITS), n_targets, halvings)
+    end = _first_not_below(targets, cloud + (1 << 3 * BITS), n_targets, halvings)
+    low, high, start = tl.min(begin, axis=0), tl.max(end, axis=0), tl.min(first, axis=0)
     mixed = tl.max(begin, axis=0) > low
     x = _coordinate(key, 2, query_stride, BITS, OFFSET)
     y = _coordinate(key, 1, query_stride, BITS, OFFSET)
@@ -140,18 +154,13 @@ def nearest_rows(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
     """
     if len(targets) >= MAX_TARGETS:
         raise ValueError(f"{len(targets)} target voxels, fewer than {MAX_TARGETS} are supported")
-    cloud = queries.keys >> 3 * AXIS_BITS
-    slab = torch.div(queries.coords[:, 1], targets.stride, rounding_mode="floor") + BIAS
-    begins = torch.searchsorted(targets.keys, cloud << 3 * AXIS_BITS)
-    starts = torch.searchsorted(targets.keys, (cloud << 3 * AXIS_BITS) + (slab << 2 * AXIS_BITS))
-    ends = torch.searchsorted(targets.keys, (cloud + 1) << 3 * AXIS_BITS)
     rows = torch.empty_like(queries.keys)
     block_q, block_t = _NEAREST_BLOCKS
     if len(queries):
         with on_device_of(rows):
             _nearest_kernel[(triton.cdiv(len(queries), block_q),)](
-                queries.keys, targets.keys, rows, len(queries), begins, starts, ends,
-                queries.stride, targets.stride,
+                queries.keys, targets.keys, rows, len(queries),
+                len(targets), len(targets).bit_length(), queries.stride, targets.stride,
                 BITS=AXIS_BITS, OFFSET=BIAS, BLOCK_Q=block_q, BLOCK_T=block_t, **COMPILE,
             )  # fmt: skip
     return rows

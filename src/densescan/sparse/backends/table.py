@@ -23,13 +23,10 @@ class Tiles:
     """Which offsets occur within each run of consecutive table columns, so that the others are skipped.
 
     offsets: numbers of the offsets that occur, in ascending order, `counts[t]` of them; what follows them is not used.
-    turns: the runs in the order in which programs take them, those with most offsets first, so that no long one is left
-    when the others are done.
     """
 
     offsets: Int32[Tensor, "T K"]
     counts: Int32[Tensor, " T"]
-    turns: Int32[Tensor, " T"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class NeighbourTable:
     """
 
     rows: Int32[Tensor, "K V_out"]
-    order: Int32[Tensor, " V_out"]
+    order: Int[Tensor, " V_out"]
     n_in: int
     _tiles: dict[int, Tiles] = field(default_factory=dict, repr=False, compare=False)
 
@@ -57,7 +54,7 @@ class NeighbourTable:
     def of_rows(cls, rows: Int32[Tensor, "K V_out"], n_in: int) -> "NeighbourTable":
         """Sort the columns of a table whose column p is output row p."""
         order = pattern_order(rows)
-        return cls(rows[:, order].contiguous(), order.int(), n_in)
+        return cls(rows[:, order].contiguous(), order, n_in)
 
     @classmethod
     def of_map(cls, kernel_map: KernelMap) -> "NeighbourTable":
@@ -80,16 +77,14 @@ class NeighbourTable:
     def tiles(self, size: int) -> Tiles:
         """The offsets that occur in columns t * size to (t + 1) * size; kept."""
         if size not in self._tiles:
-            offsets, counts = _tiles_of(self.rows, size)
-            turns = torch.argsort(counts, descending=True, stable=True).int()
-            self._tiles[size] = Tiles(offsets, counts, turns)
+            self._tiles[size] = Tiles(*_tiles_of(self.rows, size))
         return self._tiles[size]
 
     @cached_property
     def pairs(self) -> OffsetPairs:
         """The same pairs as a list, output rows ascending. Waits for the device: their number is not known before."""
         rows = torch.empty_like(self.rows)
-        rows[:, self.order.long()] = self.rows
+        rows[:, self.order] = self.rows
         present = rows != MISSING
         position = torch.nonzero(present.flatten()).squeeze(1)
         begins = torch.zeros(len(rows) + 1, dtype=torch.int32, device=rows.device)
@@ -117,7 +112,8 @@ def tiles_by_torch(
 
 
 def pattern_order(rows: Int32[Tensor, "K V_out"]) -> Int[Tensor, " V_out"]:
-    """Columns in an order in which successive ones have neighbours at the same offsets, as far as there are such.
+    """Columns in an order in which successive ones have neighbours at the same offsets, as far as there are such; those
+    with most of them come last.
 
     The pattern of a column (which offsets it has) is read as a number of a Gray code, in which successive numbers
     differ in one offset; the offsets that are rarely filled (corners, then edges, then faces) count most. Among equal

@@ -68,7 +68,7 @@ def tiles(rows: Int32[Tensor, "K V"], size: int) -> tuple[Int32[Tensor, "T K"], 
     """As `table.tiles_by_torch`, for a size that is a power of two."""
     n_offsets, n = rows.shape
     n_tiles = triton.cdiv(n, size)
-    offsets, counts = rows.new_zeros(n_tiles, n_offsets), rows.new_empty(n_tiles)
+    offsets, counts = rows.new_empty(n_tiles, n_offsets), rows.new_empty(n_tiles)
     if n:
         with on_device_of(rows):
             _tiles_kernel[(n_tiles,)](rows, offsets, counts, n, K=n_offsets, SIZE=size, **COMPILE)

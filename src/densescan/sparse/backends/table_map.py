@@ -51,16 +51,15 @@ def submanifold_map(keys: Int[Tensor, " V"]) -> TableMap:
 
 def strided_map(parent: Int[Tensor, " V"], slot: Int[Tensor, " V"], n_coarse: int) -> TableMap:
     """As `kernel_map.strided_map`."""
-    fine = torch.arange(len(parent), dtype=torch.int32, device=parent.device)
+    fine = torch.arange(len(parent), device=parent.device)
 
-    def children() -> Tensor:
-        rows = fine.new_full((8, n_coarse), MISSING)
-        rows[slot, parent] = fine
-        return rows
+    def table(ins: Tensor, outs: Tensor, n_out: int) -> Tensor:
+        rows = torch.full((8 * n_out,), MISSING, dtype=torch.int32, device=ins.device)
+        return rows.scatter_(0, slot * n_out + outs, ins.int()).view(8, n_out)
 
-    def parents() -> Tensor:
-        rows = fine.new_full((8, len(parent)), MISSING)
-        rows[slot, fine.long()] = parent.int()
-        return rows
-
-    return TableMap(children, parents, n_in=len(parent), n_out=n_coarse)
+    return TableMap(
+        lambda: table(fine, parent, n_coarse),
+        lambda: table(parent, fine, len(parent)),
+        n_in=len(parent),
+        n_out=n_coarse,
+    )

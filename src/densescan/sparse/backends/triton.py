@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import triton
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from densescan.sparse.backends.kernels import convolve_kernel, kernel_gradient_kernel
@@ -18,6 +18,7 @@ from densescan.sparse.backends.launch import COMPILE, INTERPRETED, on_device_of,
 from densescan.sparse.backends.table import NeighbourTable, table_of
 from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.kernel_map import KernelMap
+from densescan.sparse.rows import RowScale
 
 MAX_ELEMENTS = 2**31 - 1  # the kernels count rows times channels in 32 bits
 MOST_TOGETHER = 4
@@ -40,14 +41,6 @@ class Blocks:
     """Warps of 32 threads a program."""
     stages: int = 3
     """Loads that are in flight, in products."""
-
-
-@dataclass(frozen=True)
-class RowScale:
-    """Input row i of a convolution is multiplied by weight[rows[i]] as it is read."""
-
-    weight: Float[Tensor, "P C_in"]
-    rows: Int[Tensor, "V_in *G"]
 
 
 class _SparseConv(torch.autograd.Function):
@@ -91,6 +84,8 @@ def fused_conv(
 
     Several copies G of the features, such as the guided and the unguided branch, share the map.
     """
+    if scale is not None and scale.rows is None:
+        feats, scale = scale(feats), None
     return convolve(feats, kernel, table_of(kernel_map), epilogue, scale)
 
 
@@ -123,7 +118,7 @@ def convolve(
     with on_device_of(feats):
         convolve_kernel[grid](
             feats, kernel, out,
-            table.rows, table.order, tiles.offsets, tiles.counts, tiles.turns,
+            table.rows, table.order, tiles.offsets, tiles.counts,
             _pointer(scale.weight if scale else None, feats), _pointer(scale.rows if scale else None, table.order),
             _pointer(epilogue.gain, feats), _pointer(epilogue.shift, feats), _pointer(epilogue.limits, feats),
             _pointer(epilogue.residual, feats), epilogue.layer_eps or 0.0,
