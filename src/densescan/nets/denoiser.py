@@ -190,35 +190,36 @@ class Denoiser(UNet):
             cond.latents[place] if cond.latents else self._latent(place, cond) for cond in guides.conds
         ]
         hidden = _joined(latents) + gather(times[place], guides.batch)
-        _, activation, last = self._mlp(place)
+        _, activation, last = self._layers(place)
         weight = with_repeating_rows(lambda rows: last(activation(rows)), hidden)
         return RowScale(weight, guides.rows(voxels))
 
     def _latent(self, place: str, cond: Condition) -> Float[Tensor, "P D"]:
         """What the first layer at a place makes of the condition."""
         latent = with_repeating_rows(self.get_submodule(f"latent_{place}"), cond.feats)
-        kernel, _ = self._first_layer(place)
+        kernel, _ = self._first_kernels(place)
         return with_repeating_rows(partial(F.linear, weight=kernel), latent)
 
     def _times(self, t: Int[Tensor, " B"]) -> list[Float[Tensor, "B D"]]:
         """What the first layer at each place makes of the time, its bias included."""
         if self.time_table is not None:
-            widths = [self._mlp(place)[0].out_features for place in PLACES]
+            widths = [self._layers(place)[0].out_features for place in PLACES]
             return list(self.time_table[t].split(widths, dim=1))
         embedded = timestep_embedding(t, self.config.channels[8])
         times = []
         for place in PLACES:
-            _, kernel = self._first_layer(place)
+            _, kernel = self._first_kernels(place)
             temp = self.get_submodule(f"{place}_temp")(embedded.to(kernel.dtype))
-            times.append(F.linear(temp, kernel, self._mlp(place)[0].bias))
+            times.append(F.linear(temp, kernel, self._layers(place)[0].bias))
         return times
 
-    def _first_layer(self, place: str) -> tuple[Float[Tensor, "D E"], Float[Tensor, "D E"]]:
+    def _first_kernels(self, place: str) -> tuple[Float[Tensor, "D E"], Float[Tensor, "D E"]]:
         """The first layer's kernels of the condition and of the time."""
-        halves = self._mlp(place)[0].weight.chunk(2, dim=1)
-        return halves[::-1] if place == TIME_BEFORE_LATENT else halves
+        first, second = self._layers(place)[0].weight.chunk(2, dim=1)
+        return (second, first) if place == TIME_BEFORE_LATENT else (first, second)
 
-    def _mlp(self, place: str) -> nn.Sequential:
-        mlp = self.get_submodule(f"latemp_{place}")
-        assert isinstance(mlp, nn.Sequential)
-        return mlp
+    def _layers(self, place: str) -> tuple[nn.Linear, nn.Module, nn.Module]:
+        """The MLP of a place, which sees condition and time."""
+        first, activation, last = self.get_submodule(f"latemp_{place}").children()
+        assert isinstance(first, nn.Linear)
+        return first, activation, last
