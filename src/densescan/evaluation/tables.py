@@ -158,7 +158,7 @@ def _count(run: Run) -> str:
 
 def _seconds(run: Run | None) -> str:
     seconds = None if run is None or run.failed else run.seconds()
-    return NONE if seconds is None else f"{seconds.mean():.2f}"
+    return NONE if seconds is None else f"{np.median(seconds):.2f}"
 
 
 def provenance(runs: Sequence[Run], settings: Settings = Settings()) -> list[str]:
@@ -167,7 +167,9 @@ def provenance(runs: Sequence[Run], settings: Settings = Settings()) -> list[str
     notes = [f"[{LEVEL:.0%} bootstrap interval over {unit}]."] if settings.intervals else []
     hardware = sorted({row.hardware for run in runs for row in run.rows if row.hardware})
     commits = sorted({_short(row.commit) for run in runs for row in run.rows if row.commit})
-    notes.append(f"Seconds a scene, reading excluded, on {' and '.join(hardware) or 'unknown hardware'}.")
+    notes.append(
+        f"Median seconds a scene, reading excluded, on {' and '.join(hardware) or 'unknown hardware'}."
+    )
     notes += [f"Code: {', '.join(commits)}."] if commits else []
     return notes
 

@@ -28,7 +28,7 @@ SMALL_COMPLETION = CompletionConfig(guidance_scale=1.0, sampler="consistent", bf
 TWO_CORES = (
     "two processor cores (AMD EPYC, AVX-512 with bfloat16), one thread a run; busy with other work meanwhile"
 )
-BUNDLED = "that of the bundled model, which was trained so: `densescan weights show small`"
+BUNDLED = "that of the bundled model, of which this is a stage: `densescan weights show small`"
 
 SMALL_TEACHER = Recipe(
     "teacher",

@@ -96,9 +96,7 @@ def _nearest_kernel(
     key = tl.load(queries + query)
     # The targets in the cloud of each query, and the first of them at its x or beyond:
     cloud = key >> 3 * BITS << 3 * BITS
-    x_from_0 = (
-        (key >> 2 * BITS) & ((1 << BITS) - 1)
-    ) * query_stride  # division rounds down where nothing is negative
+    x_from_0 = ((key >> 2 * BITS) & ((1 << BITS) - 1)) * query_stride  # never negative: division rounds down
     slab = x_from_0 // target_stride - OFFSET * query_stride // target_stride + OFFSET
     begin = _first_not_below(targets, cloud, n_targets, halvings)
     first = _first_not_below(targets, cloud + (slab << 2 * BITS), n_targets, halvings)
