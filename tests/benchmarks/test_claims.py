@@ -124,3 +124,10 @@ def test_seconds_on_a_gpu_are_those_of_the_records() -> None:
         rest.append(round(float(np.median([one["total"] - one["denoise"] for one in seconds])), 1))
     assert [float(one) for one in found.groups()] == [*networks, rest[0]]
     assert rest[0] == rest[1]
+
+
+def test_the_preference_costs_that_much_of_cd_on_the_held_out_streets() -> None:
+    page = " ".join((ROOT / "docs" / "results.md").read_text(encoding="utf-8").split())
+    found = re.search(r"better in JSD and IoU, and (\S+) % worse in CD", page)
+    assert found
+    assert float(found[1]) == round(100 * (cd("held-out", STUDENTS[0]) / cd("held-out", STUDENTS[1]) - 1), 1)
