@@ -45,8 +45,8 @@ class Judge:
         completer = Completer(Networks(**nets), config)  # type: ignore[arg-type]
         cd, jsd = [], []
         for batch in self.batches:
-            noise = batch.draws[0].noise(f"{steps} steps")
-            scene = completer.sample(batch.crop.scan[0], config, noise)
+            noise = batch.draws.noise(f"{steps} steps")
+            scene = completer.sample(batch.crop.scan, config, noise)[0]
             cd.append(chamfer_in_crop(scene, batch).total.item())
             truth = batch.crop.truth[0]
             pair = (cloud[within(cloud, batch)].numpy() for cloud in (scene, truth))

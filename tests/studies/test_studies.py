@@ -122,11 +122,12 @@ def test_runs_of_objectives_that_the_record_has_are_not_repeated(
 def test_bounds_keep_predictions_in_reach(
     street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A wall of points, denser than any scan: the bundled model runs away without bounds, and not with them."""
+    """A wall of points, denser than any scan: the teacher, which learnt without bounds, runs away without, and not with
+    them."""
     y, z = np.random.default_rng(0).uniform((-6, -1.7), (6, 2), (20_000, 2)).astype(np.float32).T
     np.save(tmp_path / "wall.npy", np.column_stack((np.full_like(y, 8), y, z)))
     study = bounds.Study(
-        (tmp_path / "wall.npy",), ("small",), (bounds.EVERY_POINT,), 20_000, tmp_path / "bounds.json"
+        (tmp_path / "wall.npy",), ("small-teacher",), (bounds.EVERY_POINT,), 20_000, tmp_path / "bounds.json"
     )
     bounds.main(study)
     free, _, bounded = json.loads(study.record.read_text())["rows"]
