@@ -29,8 +29,9 @@ class Batch(NamedTuple):
         return Batch(Crop(*(part[list(rows)] for part in self.crop)), self.draws.chosen(rows))
 
     def singly(self) -> "list[Batch]":
-        """Its crops as batches of one, likewise."""
-        return [self.chosen([i]) for i in range(len(self.draws))]
+        """Its crops as batches of one, likewise; views, where `chosen` copies."""
+        crops = [Crop(*(part[i : i + 1] for part in self.crop)) for i in range(len(self.draws))]
+        return [Batch(crop, self.draws.chosen([i])) for i, crop in enumerate(crops)]
 
 
 class Loss(NamedTuple):

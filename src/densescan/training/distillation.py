@@ -113,6 +113,8 @@ class Generated:
 
     def in_order(self, parts: Sequence[Float[Tensor, "_ M 3"]]) -> Float[Tensor, "B M 3"]:
         """What was made of each part, in the order of the batch's crops."""
+        if len(parts) == 1:
+            return parts[0]
         rows = torch.tensor([row for part in self.parts for row in part])
         return torch.cat(list(parts))[rows.argsort().to(parts[0].device)]
 
