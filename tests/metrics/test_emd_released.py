@@ -50,6 +50,23 @@ def test_blocks_change_nothing(monkeypatch):
     assert emd_released(pred, truth) == pytest.approx(once, rel=1e-12)
 
 
+@pytest.mark.parametrize("scale", [(1.0, 1.0, 1.0), (6.0, 3.0, 0.01)])
+def test_offsets_give_what_pairs_give(monkeypatch, scale):
+    rng = np.random.default_rng(2)
+    pred, truth = rng.normal(3, 2, (900, 3)) * scale, rng.normal(-3, 4, (800, 3)) * scale
+    monkeypatch.setattr("densescan.metrics.emd_released._CELLS", 0)
+    pairs = emd_released(pred, truth)
+    monkeypatch.setattr("densescan.metrics.emd_released._CELLS", 1 << 25)
+    monkeypatch.setattr("densescan.metrics.emd_released._PAIRS_PER_CELL", 0)
+    monkeypatch.setattr("densescan.metrics.emd_released.cdist", None)
+    assert emd_released(pred, truth) == pytest.approx(pairs, rel=1e-12)
+
+
+def test_a_point_far_away_needs_no_grid():
+    pred = np.random.default_rng(3).normal(0, 3, (5000, 3))
+    assert emd_released(pred, np.array([[400_000.0, 0.0, 0.0]])) == pytest.approx(400_000.0, rel=1e-4)
+
+
 def test_running_state_and_errors():
     metric, some = EarthMoversReleased(), np.zeros((2, 3))
     metric.update(some, some + 1.0)

@@ -1,11 +1,14 @@
 """The number that the released evaluations print as EMD, in closed form: not a transport distance."""
 
+import math
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.fft import irfftn, next_fast_len, rfftn
 from scipy.spatial.distance import cdist
 
 from densescan.errors import InputError
-from densescan.geometry.voxels import voxel_keys
+from densescan.geometry.voxels import voxel_coordinates, voxel_keys
 from densescan.metrics.base import Metric
 
 VOXEL_SIZE = 0.5
@@ -16,6 +19,12 @@ _POINTS = 1 << 20
 
 _BLOCK = 1 << 18
 """Pairs whose distances are summed together."""
+
+_PAIRS_PER_CELL = 60
+"""A cell of the grids that are transformed costs as much time as so many pairs."""
+
+_CELLS = 1 << 25
+"""Most cells of these grids: 0.8 GB."""
 
 
 def emd_released(pred: Float[np.ndarray, "N 3"], truth: Float[np.ndarray, "M 3"]) -> float:
@@ -35,39 +44,62 @@ def emd_released(pred: Float[np.ndarray, "N 3"], truth: Float[np.ndarray, "M 3"]
         raise InputError(
             f"expected points in both clouds, got {len(pred)} predicted and {len(truth)} true ones"
         )
-    (keys_a, x, a), (keys_b, y, b) = (_voxels(points) for points in (pred, truth))
-    _, in_a, in_b = np.intersect1d(keys_a, keys_b, assume_unique=True, return_indices=True)
+    (x, a), (y, b) = (_voxels(points) for points in (pred, truth))
+    _, in_a, in_b = np.intersect1d(x, y, assume_unique=True, return_indices=True)
     stays = np.minimum(a[in_a], b[in_b])
     a[in_a] -= stays
     b[in_b] -= stays
-    return _mean_distance(x[a > 0], a[a > 0], y[b > 0], b[b > 0])
+    moved = float(a.sum())
+    left = (voxel_coordinates(x[a > 0]), a[a > 0], voxel_coordinates(y[b > 0]), b[b > 0])
+    return VOXEL_SIZE * _summed(*left) / moved if len(left[0]) and len(left[2]) else 0.0
 
 
-def _voxels(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keys, centres [m] and shares of the points of the occupied voxels; points are taken in blocks."""
-    keys, centres, counts = np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0)
+def _voxels(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and shares of the points of the occupied voxels; points are taken in blocks."""
+    keys, counts = np.zeros(0, np.int64), np.zeros(0)
     for start in range(0, len(points), _POINTS):
         block = points[start : start + _POINTS]
-        found, first, number = np.unique(voxel_keys(block, VOXEL_SIZE), return_index=True, return_counts=True)
-        middles = (np.floor(block[first].astype(np.float64) / VOXEL_SIZE) + 0.5) * VOXEL_SIZE
-        together = np.concatenate([keys, found])
-        keys, first, inverse = np.unique(together, return_index=True, return_inverse=True)
+        found, number = np.unique(voxel_keys(block, VOXEL_SIZE), return_counts=True)
+        keys, inverse = np.unique(np.concatenate([keys, found]), return_inverse=True)
         counts = np.bincount(inverse, np.concatenate([counts, number])).astype(np.float64)
-        centres = np.concatenate([centres, middles])[first]
-    return keys, centres, counts / len(points)
+    return keys, counts / len(points)
 
 
-def _mean_distance(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> float:
-    """Sum of a_i b_j |x_i - y_j| over the sum of a; 0 where nothing is left to carry."""
-    if len(x) == 0 or len(y) == 0:
-        return 0.0
+def _summed(x: Int[np.ndarray, "V 3"], a: np.ndarray, y: Int[np.ndarray, "W 3"], b: np.ndarray) -> float:
+    """Sum over all pairs of voxels of a_i b_j |x_i - y_j|, in voxels, in the way that takes less time."""
+    lowest = np.minimum(x.min(axis=0), y.min(axis=0))
+    size = np.maximum(x.max(axis=0), y.max(axis=0)) - lowest + 1
+    padded = [next_fast_len(2 * int(n) - 1, real=True) for n in size]
+    cells = math.prod(padded)
+    if cells > _CELLS or len(x) * len(y) < _PAIRS_PER_CELL * cells:
+        return _over_pairs(x.astype(np.float64), a, y.astype(np.float64), b)
+    return _over_offsets(_grid(x - lowest, a, size), _grid(y - lowest, b, size), padded)
+
+
+def _over_pairs(x: np.ndarray, a: np.ndarray, y: np.ndarray, b: np.ndarray) -> float:
+    """The sum, pair by pair."""
     total = 0.0
     wide = max(1, _BLOCK // min(len(y), _BLOCK))
     for j in range(0, len(y), _BLOCK):
         columns, weights = y[j : j + _BLOCK], b[j : j + _BLOCK]
         for i in range(0, len(x), wide):
             total += float(a[i : i + wide] @ (cdist(x[i : i + wide], columns) @ weights))
-    return total / float(a.sum())
+    return total
+
+
+def _grid(voxels: np.ndarray, shares: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """The shares where their voxels are."""
+    dense = np.zeros(size)
+    dense[tuple(voxels.T)] = shares
+    return dense
+
+
+def _over_offsets(a: np.ndarray, b: np.ndarray, padded: list[int]) -> float:
+    """The sum, offset by offset: what lies that far apart is the correlation of the grids, by Fourier transforms."""
+    correlation = irfftn(np.conj(rfftn(a, padded)) * rfftn(b, padded), padded)
+    squares = [np.minimum(np.arange(n), n - np.arange(n)).astype(np.float64) ** 2 for n in padded]
+    lengths = np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
+    return float((correlation * lengths).sum())
 
 
 class EarthMoversReleased(Metric):
