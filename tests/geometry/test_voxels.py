@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from densescan.errors import InputError
-from densescan.geometry.voxels import voxel_coordinates, voxel_downsample, voxel_keys
+from densescan.geometry.voxels import distinct, voxel_coordinates, voxel_downsample, voxel_keys
 
 
 def first_of_each(points, voxel_size):
@@ -54,3 +54,9 @@ def test_coordinates_of_keys():
     points = np.random.default_rng(0).uniform(-1000, 1000, (200, 3))
     expected = np.floor(points / 0.1).astype(np.int64)
     assert np.array_equal(voxel_coordinates(voxel_keys(points, 0.1)), expected)
+
+
+@pytest.mark.parametrize("number", [0, 1, 1000])
+def test_every_key_once(number):
+    keys = np.random.default_rng(1).integers(-50, 50, number)
+    assert distinct(keys).tolist() == sorted(set(keys.tolist()))

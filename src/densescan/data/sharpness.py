@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from densescan.geometry.voxels import distinct
+
 MIN_RANGE, MAX_RANGE = 3.0, 30.0
 """Structure is judged between these distances from the sensor [m]."""
 MIN_HEIGHT = -1.2
@@ -51,7 +53,7 @@ class OccupiedVoxels:
 
     def add(self, keys: Int[np.ndarray, " N"]) -> None:
         """The voxels of one more cloud, as `densescan.geometry.voxels.voxel_keys` gives them."""
-        self._waiting.append(np.unique(keys))
+        self._waiting.append(distinct(keys))
         if sum(map(len, self._waiting)) > len(self._known):
             self._merge()
 
@@ -61,4 +63,4 @@ class OccupiedVoxels:
         return self._known
 
     def _merge(self) -> None:
-        self._known, self._waiting = np.unique(np.concatenate([self._known, *self._waiting])), []
+        self._known, self._waiting = distinct(np.concatenate([self._known, *self._waiting])), []

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from densescan.errors import InputError
-from densescan.geometry.voxels import voxel_keys
+from densescan.geometry.voxels import distinct, voxel_keys
 from densescan.metrics.base import Metric
 from densescan.metrics.transport import transport
 
@@ -104,7 +104,7 @@ def _bins(points: np.ndarray, voxel_size: float) -> _Bins:
             voxel_keys(block - corner, voxel_size), return_inverse=True, return_counts=True
         )
         offsets = np.column_stack([np.bincount(inverse, block[:, k] - corner[k]) for k in range(3)])
-        merged = np.union1d(keys, found)
+        merged = distinct(np.concatenate([keys, found]))
         into, old = np.searchsorted(merged, found), np.searchsorted(merged, keys)
         old_counts, old_sums = counts, sums
         keys, counts, sums = merged, np.zeros(len(merged), np.int64), np.zeros((len(merged), 3))

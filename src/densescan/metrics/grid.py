@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from densescan.errors import InputError
+from densescan.geometry.voxels import distinct
 
 EXTENT = 50.0
 """Half the edge of the cube [m]."""
@@ -73,8 +74,7 @@ def _added(
     """Two lists of counts by ascending key in one."""
     if len(keys) == 0:
         return more_keys, more_counts
-    # numpy sorts for the counts; `union1d` hashes, many times as slowly
-    merged, _ = np.unique(np.concatenate([keys, more_keys]), return_counts=True)
+    merged = distinct(np.concatenate([keys, more_keys]))
     total = np.zeros(len(merged), np.int64)
     total[np.searchsorted(merged, keys)] += counts
     total[np.searchsorted(merged, more_keys)] += more_counts

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from densescan.errors import InputError
+from densescan.geometry.voxels import distinct
 from densescan.metrics.base import Metric
 from densescan.metrics.grid import cell_counts, cells_per_axis
 
@@ -26,7 +27,7 @@ def jsd(pred: Float[np.ndarray, "N 3"], truth: Float[np.ndarray, "M 3"], bev: bo
         raise InputError(
             "expected points within +-50 m in both clouds, got a cloud without: check frame and unit"
         )
-    occupied = np.union1d(bins_pred, bins_truth)
+    occupied = distinct(np.concatenate([bins_pred, bins_truth]))
     p, q = np.zeros((2, len(occupied)))
     p[np.searchsorted(occupied, bins_pred)] = count_pred / count_pred.sum()
     q[np.searchsorted(occupied, bins_truth)] = count_truth / count_truth.sum()

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from densescan.geometry.voxels import distinct
+
 _MOST_HALVINGS = 20
 """Cells of 2^-20 of the clouds' extent separate all points that matter."""
 
@@ -61,7 +63,7 @@ def nested_levels(
 def _halvings(x: np.ndarray, y: np.ndarray, corner: np.ndarray, edge: float) -> int:
     """How often to halve the extent so that a cell holds several points."""
     for halvings in range(2, _MOST_HALVINGS):
-        cells = sum(len(np.unique(_cells(points, corner, edge, halvings))) for points in (x, y))
+        cells = sum(len(distinct(_cells(points, corner, edge, halvings))) for points in (x, y))
         if _POINTS_A_CELL * cells > len(x) + len(y):
             return halvings - 1
     return _MOST_HALVINGS

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from densescan.errors import InputError
+from densescan.geometry.voxels import distinct
 from densescan.metrics.levels import Level, Side, nested_levels
 from densescan.metrics.pricing import Pairs, best_responses, paying_pairs
 
@@ -127,7 +128,7 @@ def _overlaps(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _union(one: Pairs, other: Pairs, columns: int) -> Pairs:
-    keys = np.unique(np.concatenate([one[0] * columns + one[1], other[0] * columns + other[1]]))
+    keys = distinct(np.concatenate([one[0] * columns + one[1], other[0] * columns + other[1]]))
     return keys // columns, keys % columns
 
 
