@@ -29,6 +29,7 @@ COMMANDS: dict[str, type[Command]] = {
     "results table": results.Table,
     "results paper": results.Paper,
     "results compare": results.Compare,
+    "results merge": results.Merge,
     "results sheet": sheet.Sheet,
     "info": info.Info,
     "weights list": weights.List,

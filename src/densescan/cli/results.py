@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 import tyro
 
 from densescan.cli.console import say
-from densescan.cli.options import Command, Inputs
+from densescan.cli.options import Command, Inputs, Output
 from densescan.errors import InputError
 from densescan.evaluation.comparison import compare_runs, comparison_table
+from densescan.evaluation.merging import merge
 from densescan.evaluation.published import TABLE_1, TABLE_2
 from densescan.evaluation.records import Run, read_run
 from densescan.evaluation.tables import Settings, latex, markdown, ours, published
@@ -137,6 +138,37 @@ class Compare(Command):
         a, b = read_run(self.a), read_run(self.b)
         table = comparison_table(a, b, compare_runs(a, b, self.columns, self.block), self.block)
         say(latex(table) if self.latex else markdown(table))
+
+
+@dataclass(frozen=True)
+class Merge(Command):
+    """Make one record of those of several processes or machines that shared a split.
+
+    Each evaluates some sequences into a folder of its own; records of one name become one.
+
+    Examples:
+      densescan evaluate data/street small --sequences 1000 1001 --out runs/scores-a
+      densescan evaluate data/street small --sequences 1002 1003 --out runs/scores-b
+      densescan results merge runs/scores-a runs/scores-b -o runs/scores
+    """
+
+    folders: Annotated[Inputs, tyro.conf.arg(metavar="FOLDER [FOLDER ...]", help_behavior_hint="(required)")]
+    """Folders with the records of the parts."""
+    output: Output
+    """Folder that receives the merged records."""
+
+    def run(self) -> None:
+        """Write the records and say how many frames each holds.
+
+        Raises: InputError: records that do not belong together, a frame in two of them, or an output that exists.
+        """
+        parts: dict[str, list[Path]] = {}
+        for path in record_files(self.folders):
+            parts.setdefault(path.name, []).append(path)
+        self.output.mkdir(parents=True, exist_ok=True)
+        for name, paths in sorted(parts.items()):
+            run = merge(paths, self.output / name)
+            say(f"{run.path}: {len(run.rows)} frames of {len(paths)} records")
 
 
 def record_files(paths: Sequence[Path]) -> list[Path]:

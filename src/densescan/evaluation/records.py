@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def resume(path: Path, header: Header, keys: Sequence[str]) -> list[Row]:
     Raises: InputError: the record is of another method, split, seed or metrics, damaged, or cannot be written.
     """
     if not path.exists():
-        _rewrite(path, [_header_line(header)])
+        write_run(path, header, [])
         return []
     run = read_run(path)
     _check_same(path, run.header, header)
@@ -135,8 +135,14 @@ def resume(path: Path, header: Header, keys: Sequence[str]) -> list[Row]:
         raise InputError(
             f"{path} holds other frames than the first {len(run.rows)} of the split: use another folder"
         )
-    _rewrite(path, [_header_line(run.header), *map(_row_line, run.rows)])
+    write_run(path, run.header, run.rows)
     return run.rows
+
+
+def write_run(path: Path, header: Header, rows: Sequence[Row]) -> None:
+    """Write a whole record, or leave what was there."""
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in (_header_line(header), *map(_row_line, rows))))
 
 
 def append(path: Path, row: Row) -> None:
@@ -194,14 +200,19 @@ def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _check_same(path: Path, before: Header, now: Header) -> None:
     """Refuse to go on with a run of another header."""
-    then, new = (_flat(json.loads(_header_line(header))) for header in (before, now))
-    for name in sorted(then.keys() | new.keys()):
-        if name.startswith("environment.") or then.get(name) == new.get(name):
-            continue
+    for name, then, new in differences(before, now):
         raise InputError(
-            f"{path} was started with {name} = {then.get(name)}, got {new.get(name)}: "
+            f"{path} was started with {name} = {then}, got {new}: "
             "go on with the same, or write to another folder"
         )
+
+
+def differences(one: Header, other: Header) -> Iterator[tuple[str, Any, Any]]:
+    """What two headers differ in, but for the environment: names, and the values of both."""
+    a, b = (_flat(json.loads(_header_line(header))) for header in (one, other))
+    for name in sorted(a.keys() | b.keys()):
+        if not name.startswith("environment.") and a.get(name) != b.get(name):
+            yield name, a.get(name), b.get(name)
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -219,8 +230,3 @@ def _row_line(row: Row) -> str:
     """A row without the fields that are empty."""
     content = {name: value for name, value in asdict(row).items() if value not in ({}, "", None)}
     return json.dumps(content, allow_nan=False)
-
-
-def _rewrite(path: Path, lines: list[str]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in lines))

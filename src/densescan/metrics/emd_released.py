@@ -24,7 +24,7 @@ _PAIRS_PER_CELL = 60
 """A cell of the grids that are transformed costs as much time as so many pairs."""
 
 _CELLS = 1 << 25
-"""Most cells of these grids: 0.8 GB."""
+"""Most cells of these grids: 0.9 GB."""
 
 
 def emd_released(pred: Float[np.ndarray, "N 3"], truth: Float[np.ndarray, "M 3"]) -> float:
