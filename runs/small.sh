@@ -15,6 +15,7 @@ JOBS=${JOBS:-1}              # runs, or evaluations, side by side
 STEPS=${STEPS:-600}          # of every student
 HEAD_START=${HEAD_START:-40} # of these the assistants learn alone
 REFINER_STEPS=${REFINER_STEPS:-300}
+REFINER_BATCH=${REFINER_BATCH:-2} # crops a step; on a GPU 8 take little longer
 STREETS=${STREETS:-100}      # simulated to train on
 SCORED=${SCORED:-}           # further folders that `densescan data prepare` or `densescan data simulate` wrote
 METRICS=${METRICS:-chamfer jsd iou precision_recall}
@@ -42,7 +43,8 @@ student() { # RUN STAGE RECIPE [TEACHER]
 }
 
 refiner() { # COMPLETER MODEL: a refiner that learns what this one's scenes lack
-    train "refiner-$1" refiner small-tuning --completer "$2" --start-from small --max-steps "$REFINER_STEPS"
+    train "refiner-$1" refiner small-tuning --completer "$2" --start-from small \
+        --max-steps "$REFINER_STEPS" --batch-size "$REFINER_BATCH"
 }
 
 merge() { # NAME MODEL STEPS COMPLETER: with the refiner that was tuned on the last one's scenes
