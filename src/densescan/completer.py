@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ from densescan.geometry.crop import clean_scene, within_range
 from densescan.geometry.sampling import farthest_point_sampling
 from densescan.nets.fused import fuse
 from densescan.nets.networks import Networks
+from densescan.nets.passes import Passes, Recordings
+from densescan.sparse.backends import backend_of
+from densescan.sparse.backends.recording import NoRoom
 from densescan.sparse.matmul import multiplies_bfloat16
 
 OnStep = Callable[[int, int], None]
@@ -44,7 +47,7 @@ class _Clock:
         began = time.perf_counter()
         yield
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            torch.cuda.current_stream(self.device).synchronize()
         self.seconds[name] = time.perf_counter() - began
 
 
@@ -54,6 +57,7 @@ class _Reduced:
 
     scan: Scan
     points: Float[Tensor, "N 3"]
+    noise: NoiseFn
     config: CompletionConfig
     clock: _Clock
 
@@ -81,6 +85,8 @@ class Completer:
         self.config = config or CompletionConfig()
         self.schedule = schedule or Schedule()
         self._fused: dict[torch.dtype, Networks] = {}
+        self._plain: dict[tuple[torch.dtype, float | None, float], Passes] = {}
+        self._recordings = Recordings()
 
     def __call__(
         self, scan: Scan | np.ndarray, *, seed: int = 0, on_step: OnStep | None = None, **changes: Any
@@ -94,7 +100,7 @@ class Completer:
             leave no point of the scene.
         """
         config = self._checked(seed, changes)
-        return self._completed(self._reduced(scan, config), seed, on_step)
+        return self._completed(self._reduced(scan, config, seed), seed, on_step)
 
     def stream(
         self, scans: Iterable[Scan | np.ndarray | str | Path], *, seed: int = 0, **changes: Any
@@ -111,7 +117,7 @@ class Completer:
 
         def reduced(scan: Scan | np.ndarray | str | Path) -> _Reduced | InputError:
             try:
-                return self._reduced(read_scan(scan) if isinstance(scan, str | Path) else scan, config)
+                return self._reduced(read_scan(scan) if isinstance(scan, str | Path) else scan, config, seed)
             except InputError as error:
                 return error
 
@@ -137,32 +143,59 @@ class Completer:
         return scenes()
 
     @torch.inference_mode()
-    def _reduced(self, scan: Scan | np.ndarray, config: CompletionConfig) -> _Reduced:
+    def _reduced(self, scan: Scan | np.ndarray, config: CompletionConfig, seed: int) -> _Reduced:
         scan, clock = scan if isinstance(scan, Scan) else _as_scan(scan), _Clock(self.device)
         with clock.stage("crop"):  # 1. keep what lies around the car, within range
-            points = torch.from_numpy(scan.points)
+            points = torch.from_numpy(scan.points).to(self.device)
             points = points[within_range(points, config.min_range, config.max_range)]
             _check_enough(points, scan, config)
+        noise = self._noise(seed, min(len(points), config.scan_points) * config.repeat)
         with clock.stage("reduce"):  # 2. an even subset of N points
-            points = points[farthest_point_sampling(points, config.scan_points)].to(self.device)
-        return _Reduced(scan, points, config, clock)
+            points = self._subset(points, config.scan_points)
+        return _Reduced(scan, points, noise, config, clock)
+
+    def _noise(self, seed: int, count: int) -> NoiseFn:
+        """Noise of so many points, from a processor: the same on every device."""
+        generator = torch.Generator().manual_seed(seed)
+        return gaussian(generator) if self.device.type == "cpu" else gaussian_ahead(generator, (1, count, 3))
+
+    @staticmethod
+    def _subset(points: Float[Tensor, "N 3"], n: int) -> Float[Tensor, "K 3"]:
+        """Farthest points, on a GPU by kernels of its own; both differ where points are equally far, and only there."""
+        if backend_of(points) == "triton":
+            from densescan.sparse.backends.farthest import farthest_points
+
+            return points[farthest_points(points, n)]
+        return points[farthest_point_sampling(points, n)]
 
     @torch.inference_mode()
     def _completed(self, reduced: _Reduced, seed: int, on_step: OnStep | None) -> Completion:
+        plain = passes = self._passes(reduced.config)
+        if self.device.type == "cuda" and backend_of(reduced.points) == "triton":
+            passes = self._recordings.of(plain, len(reduced.points), reduced.config.repeat)
+        try:
+            return self._sampled(passes, reduced, seed, on_step)
+        except NoRoom:
+            self._recordings.forget(passes)
+            noise = self._noise(seed, len(reduced.points) * reduced.config.repeat)
+            return self._sampled(plain, replace(reduced, noise=noise), seed, on_step)
+
+    def _sampled(self, passes: Passes, reduced: _Reduced, seed: int, on_step: OnStep | None) -> Completion:
         points, config, clock = reduced.points, reduced.config, reduced.clock
-        generator = torch.Generator().manual_seed(seed)
         with clock.stage("encode"):  # 3. the condition, once a scan
-            eps_fn = self._eps_fn(points[None], config)
+            eps_fn = passes.predictor(points[None])
         with clock.stage("denoise"):  # 4. K noisy copies of each point, denoised
-            noise = (gaussian if self.device.type == "cpu" else gaussian_ahead)(generator)
-            (x_0,) = self._denoise(eps_fn, points[None], config, noise, on_step)
+            (x_0,) = self._denoise(eps_fn, points[None], config, reduced.noise, on_step)
+            passes.check()
         with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
             x_init = points.repeat(config.repeat, 1)
-            coarse = x_0[clean_scene(x_0, x_init, config.max_range)]
+            kept = clean_scene(x_0, x_init, config.max_range)
+            coarse = x_0[kept]
             _check_not_empty(coarse, reduced.scan)
             _warn_of_strays(x_0, x_init, reduced.scan)
         with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
-            scene = self._refine(coarse, config)
+            scene = passes.refine(x_0, kept) if config.refine else coarse
+            passes.check()
         return Completion(
             scene.cpu().numpy(), coarse.cpu().numpy(), reduced.scan, clock.seconds, seed, config
         )
@@ -171,7 +204,8 @@ class Completer:
         self, points: Float[Tensor, "B N 3"], config: CompletionConfig, noise: NoiseFn
     ) -> Float[Tensor, "B M 3"]:
         """Stages 3 and 4 alone: the sampled scenes of reduced scans, neither cleaned nor refined [m]; M = N K."""
-        return self._denoise(self._eps_fn(points, self._possible(config)), points, config, noise, None)
+        eps_fn = self._passes(self._possible(config)).predictor(points)
+        return self._denoise(eps_fn, points, config, noise, None)
 
     @torch.inference_mode()
     def refine(self, points: Float32[np.ndarray, "M 3"], **changes: Any) -> Float32[np.ndarray, "L 3"]:
@@ -182,8 +216,8 @@ class Completer:
         """
         if self.networks.refiner is None:
             raise InputError("these weights hold no refiner: merge one in with `densescan weights merge`")
-        config = self._checked(0, {**changes, "refine": True})
-        return self._refine(torch.from_numpy(points).to(self.device), config).cpu().numpy()
+        passes = self._passes(self._checked(0, changes))
+        return passes.refine(torch.from_numpy(points).to(self.device)).cpu().numpy()
 
     def _denoise(
         self,
@@ -213,32 +247,18 @@ class Completer:
         """The parameters that this device computes with."""
         return config.changed(bfloat16=config.bfloat16 and multiplies_bfloat16(self.device))
 
-    def _for_inference(self, config: CompletionConfig) -> Networks:
-        """The networks as they are used: fused, once for each type, with voxels of the size asked for."""
+    def _passes(self, config: CompletionConfig) -> Passes:
+        """The networks as they are used: fused, for each type, size of voxels and guidance once."""
         dtype = torch.bfloat16 if config.bfloat16 else torch.float32
         if dtype not in self._fused:
             self._fused[dtype] = self.networks.map(lambda net: fuse(net, dtype))
-        networks = self._fused[dtype]
-        return networks if config.voxel_size is None else networks.with_voxel_size(config.voxel_size)
-
-    def _eps_fn(self, points: Float[Tensor, "B N 3"], config: CompletionConfig) -> EpsFn:
-        networks = self._for_inference(config)
-        assert networks.encoder is not None
-        assert networks.denoiser is not None
-        encoder, denoiser = networks.encoder, networks.denoiser
-        cond = denoiser.prepared(encoder(points))
-        if config.guidance_scale == 1.0:
-            return lambda x_t, t: denoiser(x_t, t.expand(len(x_t)), cond).float()
-        uncond = denoiser.prepared(encoder.unconditional(len(points)))
-        scale = float(config.guidance_scale)
-        return lambda x_t, t: denoiser.guided(x_t, t.expand(len(x_t)), cond, uncond, scale).float()
-
-    def _refine(self, coarse: Float[Tensor, "M 3"], config: CompletionConfig) -> Float[Tensor, "L 3"]:
-        refiner = self._for_inference(config).refiner
-        if refiner is None or not config.refine:
-            return coarse
-        scene: Tensor = refiner(coarse[None])[0].float()
-        return scene
+        key = dtype, config.voxel_size, config.guidance_scale
+        if key not in self._plain:
+            networks = self._fused[dtype]
+            if config.voxel_size is not None:
+                networks = networks.with_voxel_size(config.voxel_size)
+            self._plain[key] = Passes(networks, config.guidance_scale)
+        return self._plain[key]
 
 
 def _as_scan(array: np.ndarray) -> Scan:
@@ -272,7 +292,7 @@ def _warn_of_strays(x_0: Tensor, x_init: Tensor, scan: Scan) -> None:
         warnings.warn(
             f"{scan.path or 'the scan'}: {share:.0%} of the sampled points were carried off by more than {FAR:g} m; "
             "these weights do not suit the scan or the parameters",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

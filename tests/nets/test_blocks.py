@@ -105,9 +105,10 @@ def test_up_block_equals_the_dense_one(voxels):
     dense = torch.relu(
         dense_pair(block.net[0], block.net[1], stride=2, transposed=True)(to_grid(x, SIDE // 2))
     )
-    out = block(SparseTensor(x, voxels.coarser), voxels)
+    skip = draw(len(voxels), 2)
+    out = block(SparseTensor(x, voxels.coarser), SparseTensor(skip, voxels))
     assert out.voxels is voxels
-    torch.testing.assert_close(out.feats, from_grid(dense))
+    torch.testing.assert_close(out.feats, torch.cat((from_grid(dense), skip), dim=1))
 
 
 def test_shortcut_has_parameters_only_where_widths_differ():

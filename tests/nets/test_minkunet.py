@@ -143,7 +143,7 @@ def test_every_stage_halves_the_resolution_and_every_up_doubles_it(cloud):
     assert [level.feats.shape[1] for level in x] == list(config.channels[:5])
     y = x[4]
     for i in range(1, 5):
-        y = net.join(i, net.up(i, y, x[4 - i].voxels), x[4 - i])
+        y = net.join(i, net.up(i, y, x[4 - i]))
         assert y.voxels is x[4 - i].voxels
         assert y.feats.shape[1] == config.channels[4 + i]
     assert net.last(y.feats).shape == (len(x[0].voxels), 2)

@@ -12,9 +12,10 @@ from densescan.sparse.modules import (
     StridedConv,
     SubmanifoldConv,
     TransposedConv,
+    concat,
 )
 from densescan.sparse.rows import RowScale
-from densescan.sparse.tensor import SparseTensor, Voxels
+from densescan.sparse.tensor import SparseTensor
 
 Norm = Literal["batch", "bounded", "layer"]
 BOUND = 10.0
@@ -56,7 +57,7 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Transposed convolution onto a finer level, norm, ReLU."""
+    """Transposed convolution onto a finer level, norm, ReLU; beside it the features that a skip connection brings."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__()
@@ -64,12 +65,11 @@ class UpBlock(nn.Module):
             TransposedConv(in_channels, out_channels), make_norm(norm, out_channels), ReLU()
         )
 
-    def forward(self, x: SparseTensor, finer: Voxels, scale: RowScale | None = None) -> SparseTensor:
-        """scale: as for `DownBlock`."""
+    def forward(self, x: SparseTensor, skip: SparseTensor, scale: RowScale | None = None) -> SparseTensor:
+        """skip: on the finer level. scale: as for `DownBlock`."""
         conv, norm, relu = self.net
         x = x if scale is None else x.with_feats(scale(x.feats))
-        out: SparseTensor = relu(norm(conv(x, finer)))
-        return out
+        return concat(relu(norm(conv(x, skip.voxels))), skip)
 
 
 class ResidualBlock(nn.Module):

@@ -15,7 +15,9 @@ from densescan.diffusion.schedule import Schedule
 from densescan.nets.encoder import Condition
 from densescan.nets.matching import nearest_voxel
 from densescan.nets.minkunet import NetConfig, UNet, VoxelisedPoints, embed_points
+from densescan.sparse.functional import linear
 from densescan.sparse.matmul import with_repeating_rows
+from densescan.sparse.modules import Linear
 from densescan.sparse.rows import RowScale, gather
 from densescan.sparse.tensor import SparseTensor, Voxels
 
@@ -38,7 +40,7 @@ def timestep_embedding(t: Int[Tensor, " B"], dim: int) -> Float[Tensor, "B D"]:
 
 
 def _mlp(c_in: int, c_hidden: int, c_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(c_in, c_hidden), nn.LeakyReLU(0.1), nn.Linear(c_hidden, c_out))
+    return nn.Sequential(Linear(c_in, c_hidden), nn.LeakyReLU(0.1), Linear(c_hidden, c_out))
 
 
 @dataclass
@@ -106,6 +108,8 @@ class Denoiser(UNet):
             self.add_module(f"{place}_temp", _mlp(d_time, d_time, d_cond))
         self.time_table: Float[Tensor, "T D"] | None
         self.register_buffer("time_table", None, persistent=False)
+        self.sigma_table: Float[Tensor, " T"] | None
+        self.register_buffer("sigma_table", None, persistent=False)
 
     def forward(
         self, x_t: Float[Tensor, "B M 3"], t: Int[Tensor, " B"], cond: Condition
@@ -148,6 +152,7 @@ class Denoiser(UNet):
     def tabulate_times(self) -> None:
         """Ask the MLPs about every t of the schedule now, instead of once a step; for weights that stay as they are."""
         device = next(self.parameters()).device
+        self.sigma_table = self.schedule.sigma_t.to(device)
         self.time_table = torch.cat(self._times(torch.arange(self.schedule.T, device=device)), dim=1)
 
     def embed(self, x_t: Float[Tensor, "B M 3"], cond: Condition) -> NoisyScene:
@@ -169,8 +174,8 @@ class Denoiser(UNet):
         y = x.pop()
         for i in range(1, 5):
             skip = x.pop()
-            y = self.up(i, y, skip.voxels, self._scale(f"up{i}", y.voxels, guides, times))
-            y = self.join(i, y, skip)
+            y = self.up(i, y, skip, self._scale(f"up{i}", y.voxels, guides, times))
+            y = self.join(i, y)
         # The head is row-wise: it runs once per voxel and its three channels are gathered.
         out = scene.points.to_points(y.with_feats(with_repeating_rows(self.last, y.feats)))
         if self.config.predicts == "noise":
@@ -181,7 +186,8 @@ class Denoiser(UNet):
     def error_scale(self, t: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
         """What an error of the noise counts as in the unit that the network predicts: 1 where that is noise, sigma_t
         [m] for a displacement, whose error at small t would otherwise drown all others."""
-        sigma_t = self.schedule.sigma_t.to(t.device)[t]
+        sigmas = self.schedule.sigma_t.to(t.device) if self.sigma_table is None else self.sigma_table
+        sigma_t = sigmas[t]
         return sigma_t if self.config.predicts == "displacement" else torch.ones_like(sigma_t)
 
     def _scale(self, place: str, voxels: Voxels, guides: _Guides, times: Mapping[str, Tensor]) -> RowScale:
@@ -198,7 +204,7 @@ class Denoiser(UNet):
         """What the first layer at a place makes of the condition."""
         latent = with_repeating_rows(self.get_submodule(f"latent_{place}"), cond.feats)
         kernel, _ = self._first_kernels(place)
-        return with_repeating_rows(partial(F.linear, weight=kernel), latent)
+        return with_repeating_rows(partial(linear, weight=kernel), latent)
 
     def _times(self, t: Int[Tensor, " B"]) -> list[Float[Tensor, "B D"]]:
         """What the first layer at each place makes of the time, its bias included."""

@@ -20,7 +20,7 @@ from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.functional import finished_conv, pointwise_conv
 from densescan.sparse.modules import BatchNorm, LayerNorm, PointwiseConv, SparseConv
 from densescan.sparse.rows import RowScale
-from densescan.sparse.tensor import SparseTensor, Voxels
+from densescan.sparse.tensor import SparseTensor
 
 Net = TypeVar("Net", bound=EncoderHalf)
 
@@ -63,14 +63,15 @@ class FusedConv(_Folded):
     def forward(
         self,
         x: SparseTensor,
-        finer: Voxels | None = None,
+        skip: SparseTensor | None = None,
         scale: RowScale | None = None,
         shortcut: Tensor | None = None,
     ) -> SparseTensor:
-        """finer: as for `SparseConv`. scale: as for `DownBlock`. shortcut: features to add before the ReLU."""
+        """skip, scale: as for `UpBlock`. shortcut: features to add before the ReLU."""
+        finer, beside = (None, None) if skip is None else (skip.voxels, skip.feats)
         kernel_map, voxels = self.route(x.voxels, finer)
         epilogue = replace(self.norm, residual=shortcut, relu=True)
-        return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, epilogue, scale), voxels)
+        return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, epilogue, scale, beside), voxels)
 
 
 class FusedPointwise(_Folded):

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from densescan.errors import InputError
 from densescan.nets.blocks import DownBlock, Norm, ResidualBlock, UpBlock, make_stem
+from densescan.sparse.backends import room
 from densescan.sparse.functional import points_to_voxels
-from densescan.sparse.modules import concat
+from densescan.sparse.modules import Linear
 from densescan.sparse.rows import RowScale, gather
-from densescan.sparse.tensor import SparseTensor, Voxels, voxelise
+from densescan.sparse.tensor import SparseTensor, voxelise
 
 RELEASED_WIDTHS = (32, 32, 64, 128, 256, 256, 128, 96, 96)  # stem, stage 1-4, up 1-4
 PointFeatures = Literal["absolute", "local"]
@@ -91,21 +92,25 @@ def embed_points(
     """Round points to voxels, round(p / voxel_size) half to even, and average their features there.
 
     scan: points that fill voxels of their own or shared ones, and carry a mark; None: neither points nor mark.
-    Raises: InputError: a coordinate is not finite, or more than 32,766 voxels from the origin.
+    Raises: InputError: a coordinate is not finite, or more than 32,766 voxels from the origin. Within a room (see
+        `sparse.backends.room`), which takes note instead, points that are not finite fill no voxel.
     """
     every = points if scan is None else torch.cat((points, scan), dim=1)
-    if not torch.isfinite(every).all():
+    finite = torch.isfinite(every)
+    if room.current() is None and not finite.all():
         raise InputError(
             "expected finite points, got NaN or infinite coordinates: drop them before voxelising"
         )
     # A tensor, not a number: some devices replace division by a number with multiplication by its inverse.
-    size = torch.tensor(config.voxel_size, dtype=points.dtype, device=points.device)
+    size = torch.full((), config.voxel_size, dtype=points.dtype, device=points.device)
     rounded = torch.round(every.detach() / size)
     feats = point_feats(every, rounded, config)
     if scan is not None:
         mark = (torch.arange(every.shape[1], device=every.device) >= points.shape[1]).to(feats.dtype)
         feats = torch.cat((feats, mark[None, :, None].expand(len(every), -1, 1)), dim=2)
     batch = torch.arange(len(every), device=every.device)[:, None, None].expand(-1, every.shape[1], 1)
+    if room.current() is not None:
+        batch = torch.where(finite.all(2, keepdim=True), batch, room.ABSENT)
     point_map = voxelise(torch.cat((batch, rounded.long()), dim=2).flatten(0, 1))
     voxel_feats = points_to_voxels(feats.flatten(0, 1), point_map)
     rows = point_map.inverse.unflatten(0, every.shape[:2])[:, : points.shape[1]]
@@ -155,20 +160,21 @@ class UNet(EncoderHalf):
             coarse, fine, skip = c[3 + i], c[4 + i], c[4 - i]
             blocks = nn.Sequential(ResidualBlock(fine + skip, fine, norm), ResidualBlock(fine, fine, norm))
             self.add_module(f"up{i}", nn.ModuleList([UpBlock(coarse, fine, norm), blocks]))
-        hidden = nn.Linear(c[8], self.HEAD_WIDTH)
-        self.last = nn.Sequential(hidden, nn.LeakyReLU(0.1), nn.Linear(self.HEAD_WIDTH, out_channels))
+        hidden = Linear(c[8], self.HEAD_WIDTH)
+        self.last = nn.Sequential(hidden, nn.LeakyReLU(0.1), Linear(self.HEAD_WIDTH, out_channels))
 
-    def up(self, i: int, x: SparseTensor, finer: Voxels, scale: RowScale | None = None) -> SparseTensor:
-        """First half of upward step i, in 1..4: from the level of x, scaled, to the next finer one, which is given.
+    def up(self, i: int, x: SparseTensor, skip: SparseTensor, scale: RowScale | None = None) -> SparseTensor:
+        """First half of upward step i, in 1..4: from the level of x, scaled, to that of the skip connection, whose
+        features are put beside the result.
 
         It is apart from the second so that x, which is large, can be let go of between them.
         """
-        out: SparseTensor = self._step(i)[0](x, finer, scale)
+        out: SparseTensor = self._step(i)[0](x, skip, scale)
         return out
 
-    def join(self, i: int, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
-        """Second half of upward step i: with the features that the skip connection brings."""
-        out: SparseTensor = self._step(i)[1](concat(x, skip))
+    def join(self, i: int, x: SparseTensor) -> SparseTensor:
+        """Second half of upward step i: the blocks that see both."""
+        out: SparseTensor = self._step(i)[1](x)
         return out
 
     def _step(self, i: int) -> nn.ModuleList:

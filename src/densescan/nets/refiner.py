@@ -26,8 +26,8 @@ class Refiner(UNet):
         y = x.pop()
         for i in range(1, 5):
             skip = x.pop()
-            y = self.up(i, y, skip.voxels)
-            y = self.join(i, y, skip)
+            y = self.up(i, y, skip)
+            y = self.join(i, y)
         return scene.to_points(y.with_feats(MAX_OFFSET * torch.tanh(with_repeating_rows(self.last, y.feats))))
 
     def forward(self, points: Float[Tensor, "B M 3"]) -> Float[Tensor, "B L 3"]:

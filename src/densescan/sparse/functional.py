@@ -103,15 +103,21 @@ def sparse_conv(
     Differentiable once, in `feats` and `kernel`. Under `torch.autocast` it multiplies in the reduced type, as dense
     convolutions do; sums are kept in float32.
     """
-    device = feats.device.type
-    if torch.is_autocast_enabled(device):
-        reduced = torch.get_autocast_dtype(device)
-        feats, kernel = feats.to(reduced), kernel.to(reduced)
+    feats, kernel = _autocast(feats, kernel)
     if backend_of(feats) == "triton":
         from densescan.sparse.backends import triton
 
         return triton.sparse_conv(feats, kernel, kernel_map)
     return _SparseConv.apply(feats, kernel, kernel_map)  # type: ignore[no-any-return]
+
+
+def _autocast(feats: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the reduced type, under `torch.autocast`."""
+    device = feats.device.type
+    if not torch.is_autocast_enabled(device):
+        return feats, kernel
+    reduced = torch.get_autocast_dtype(device)
+    return feats.to(reduced), kernel.to(reduced)
 
 
 def finished_conv(
@@ -120,16 +126,19 @@ def finished_conv(
     kernel_map: KernelMap,
     epilogue: Epilogue,
     scale: RowScale | None = None,
-) -> Float[Tensor, "V_out *G C_out"]:
+    beside: Float[Tensor, "V_out *G C_beside"] | None = None,
+) -> Float[Tensor, "V_out *G C"]:
     """`sparse_conv` of scaled rows, with what follows it done to rows that are still at hand. Not differentiable.
 
-    Several copies G of the features share every row list and every look at the kernel.
+    Several copies G of the features share every row list and every look at the kernel. beside: features of the same
+    rows, whose channels follow those of the result.
     """
     if backend_of(feats) == "triton":
         from densescan.sparse.backends import triton
 
-        return triton.fused_conv(feats, kernel, kernel_map, epilogue, scale)
-    return _convolve(feats if scale is None else scale(feats), kernel, kernel_map, epilogue)
+        return triton.fused_conv(feats, kernel, kernel_map, epilogue, scale, beside)
+    found = _convolve(feats if scale is None else scale(feats), kernel, kernel_map, epilogue)
+    return found if beside is None else torch.cat((found, beside), dim=-1)
 
 
 def pointwise_conv(
@@ -140,6 +149,10 @@ def pointwise_conv(
     On processors in blocks of a size that repeats, see `matmul.repeating`; the last one overlaps the one before.
     """
     everything = slice(None)
+    if backend_of(feats) == "triton":
+        from densescan.sparse.backends import triton
+
+        return triton.pointwise(feats, kernel, epilogue)
     if feats.device.type != "cpu":
         products = feats @ kernel
         epilogue(products, everything, products)
@@ -153,6 +166,23 @@ def pointwise_conv(
         matmul(rows[first : first + size], kernel, out=block)
         epilogue(block, everything, block)
     return out
+
+
+def linear(
+    rows: Float[Tensor, "*shape C_in"],
+    weight: Float[Tensor, "C_out C_in"],
+    bias: Float[Tensor, " C_out"] | None = None,
+) -> Float[Tensor, "*shape C_out"]:
+    """rows @ weight^T + bias. Differentiable.
+
+    Where no gradient is wanted and Triton's kernels compute, a row's result does not depend on how many there are.
+    """
+    if torch.is_grad_enabled() or backend_of(rows) != "triton":
+        return F.linear(rows, weight, bias)
+    from densescan.sparse.backends import triton
+
+    rows, weight = _autocast(rows, weight)
+    return triton.pointwise(rows, weight.T, Epilogue(shift=bias))
 
 
 def points_to_voxels(feats: Float[Tensor, "P C"], point_map: PointMap) -> Float[Tensor, "V C"]:

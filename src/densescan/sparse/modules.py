@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from densescan.sparse.functional import sparse_conv
+from densescan.sparse.functional import linear, sparse_conv
 from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.matmul import with_repeating_rows
 from densescan.sparse.tensor import SparseTensor, Voxels
@@ -91,6 +91,13 @@ class PointwiseConv(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         return x.with_feats(with_repeating_rows(lambda rows: rows @ self.kernel, x.feats))
+
+
+class Linear(nn.Linear):
+    """A linear layer whose results, where no gradient is wanted, do not depend on the number of rows; see `linear`."""
+
+    def forward(self, input: Float[Tensor, "*shape C_in"]) -> Float[Tensor, "*shape C_out"]:
+        return linear(input, self.weight, self.bias)
 
 
 class BatchNorm(nn.Module):

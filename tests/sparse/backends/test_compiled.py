@@ -32,7 +32,7 @@ CONV = {
     **dict.fromkeys(("feats", "kernel", "out", "scale", "residual"), _BF16),
     **dict.fromkeys(("table", "offsets", "counts"), _INT32),
     **dict.fromkeys(("gain", "shift", "limits"), _FLOAT32),
-    **dict.fromkeys(("n_out", "copies", "c_in", "c_out"), "i32"),
+    **dict.fromkeys(("n_out", "copies", "c_in", "c_out", "stride_out"), "i32"),
     "eps": "fp32",
     **dict.fromkeys(("order", "scale_rows"), _INT64),
 }
@@ -47,6 +47,10 @@ CONV_FORM = {
         "WIDEN": False,
     },
     **{
+        "BLOCKS_IN": 3,
+        "WHOLE_IN": True,
+        "WHOLE_OUT": False,
+        "POINTWISE": False,
         "SCALED": False,
         "LAYER_NORM": False,
         "GAIN": True,
@@ -70,9 +74,10 @@ NEAREST = {
     **dict.fromkeys(("queries", "targets", "rows"), _INT64),
     **dict.fromkeys(("n_queries", "n_targets", "halvings", "query_stride", "target_stride"), "i32"),
 }
-NEAREST_FORM = {"BITS": 16, "OFFSET": 1 << 15, "BLOCK_Q": 64, "BLOCK_T": 32}
+NEAREST_FORM = {"BITS": 16, "OFFSET": 1 << 15, "FREE": 1 << 62, "BLOCK_Q": 64, "BLOCK_T": 32}
 CODES = {"rows": _INT32, "weights": _INT32, "code": _INT32, "n": "i32"}
-TILES = {"rows": _INT32, "offsets": _INT32, "counts": _INT32, "n": "i32"}
+TILES = {"rows": _INT32, "offsets": _INT32, "counts": _INT32, "n": "i32", "n_tiles": "i32"}
+PERMUTED = {"rows": _INT32, "order": _INT64, "ordered": _INT32, "n": "i32"}
 NEAREST_POINT = {
     **dict.fromkeys(("queries", "targets", "boxes", "squares"), _FLOAT32),
     **{"rows": _INT32, "n_queries": "i32", "n_targets": "i32"},
@@ -81,10 +86,18 @@ NEAREST_POINT_FORM = {"BLOCK_Q": 64, "BLOCK_T": 64, "BLOCK_BOXES": 128}
 CASES = {
     "convolution": ("kernels", "convolve_kernel", CONV, CONV_FORM, True),
     "convolution of scaled rows": ("kernels", "convolve_kernel", CONV, {**CONV_FORM, "SCALED": True}, True),
+    "products of rows": ("kernels", "convolve_kernel", CONV, {**CONV_FORM, "K": 1, "POINTWISE": True}, True),
     "weight gradient": ("kernels", "kernel_gradient_kernel", GRADIENT, GRADIENT_FORM, True),
-    "neighbours": ("search", "_neighbour_kernel", NEIGHBOURS, {"BITS": 16, "BLOCK": 256}, False),
+    "neighbours": (
+        "search",
+        "_neighbour_kernel",
+        NEIGHBOURS,
+        {"BITS": 16, "FREE": 1 << 62, "BLOCK": 256},
+        False,
+    ),
     "codes of patterns": ("table_kernels", "_code_kernel", CODES, {"K": 27, "BLOCK": 512}, False),
-    "tiles": ("table_kernels", "_tiles_kernel", TILES, {"K": 27, "SIZE": 128}, False),
+    "tiles": ("table_kernels", "_tiles_kernel", TILES, {"K": 27, "SIZE": 32, "TILES": 16}, False),
+    "columns in order": ("table_kernels", "_permute_kernel", PERMUTED, {"K": 27, "BLOCK": 512}, False),
     "nearest": ("search", "_nearest_kernel", NEAREST, NEAREST_FORM, False),
     "nearest point": ("nearest", "_nearest_point_kernel", NEAREST_POINT, NEAREST_POINT_FORM, False),
 }

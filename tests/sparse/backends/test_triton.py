@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from densescan.sparse.backends import using
+from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.functional import finished_conv, sparse_conv
 from densescan.sparse.tensor import Voxels
 
@@ -262,3 +263,69 @@ def test_more_elements_than_indices_reach_are_refused(backend, case, monkeypatch
     monkeypatch.setattr(backend, "MAX_ELEMENTS", 100)
     with pytest.raises(ValueError, match="smaller batch"):
         backend.fused_conv(feats, kernel, kernel_map)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("c_in", "c_out"), [(96, 20), (20, 3), (128, 96), (256, 256)])
+def test_products_of_rows_are_those_of_plain_pytorch(backend, draw, c_in, c_out, dtype):
+    rows, kernel, shift = draw(33, 2, c_in, dtype=dtype), draw(c_in, c_out, dtype=dtype), draw(c_out, seed=4)
+    epilogue = Epilogue(shift=shift.to(dtype), relu=True)
+    found = backend.pointwise(rows, kernel, epilogue)
+    expected = torch.relu(rows.double() @ kernel.double() + shift.to(dtype).double())
+    assert found.dtype == dtype
+    assert_near([found], [expected], TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_does_not_depend_on_the_cut_into_programs_nor_on_the_rows_beside_it(backend, case, draw, dtype):
+    """To the bit on a GPU: recordings have rows to spare, and so other cuts, and yet give the same scenes. In the
+    interpreter a product depends, in its last bits, on its place in a tile."""
+    kernel_map, feats, kernel = case("submanifold", c_in=96, c_out=128, dtype=dtype)
+    feats, kernel = feats.detach(), kernel.detach()
+    table = backend.table_of(kernel_map)
+    cuts = [
+        backend.Blocks(*cut)
+        for cut in ((128, 128, 32, 8), (64, 128, 32, 4), (64, 64, 32, 4), (128, 32, 32, 4))
+    ]
+    first, *others = (backend.convolve(feats, kernel, table, blocks=cut) for cut in cuts)
+    rows, weight = draw(200, 96, dtype=dtype), draw(96, 128, dtype=dtype)
+    pairs = [(first, other) for other in others]
+    pairs += [
+        (backend.pointwise(rows, weight)[:n], backend.pointwise(rows[:n], weight)) for n in (1, 65, 130)
+    ]
+    for one, other in pairs:
+        if feats.is_cuda:
+            assert torch.equal(one, other)
+        else:
+            assert_near([one], [other.double()], TOLERANCE[dtype])
+
+
+def test_linear_layers_are_differentiable_and_the_same_without_gradients(backend, draw):
+    from densescan.sparse.modules import Linear
+
+    layer = Linear(24, 7).to(draw(1).device)
+    rows = draw(19, 2, 24)
+    with using("triton"):
+        learnt = layer(rows)
+        with torch.no_grad():
+            found = layer(rows)
+        with torch.no_grad(), torch.autocast(rows.device.type, torch.bfloat16):
+            reduced = layer(rows)
+    assert learnt.requires_grad
+    assert not found.requires_grad
+    assert reduced.dtype == torch.bfloat16
+    expected = F.linear(rows, layer.weight, layer.bias)
+    assert_near([found], [expected.double()], TOLERANCE[torch.float32])
+    assert_near([reduced], [expected.double()], TOLERANCE[torch.bfloat16])
+
+
+@pytest.mark.parametrize("copies", [(), (2,)])
+def test_features_beside_the_result_are_kept(backend, case, draw, copies):
+    kernel_map, _, kernel = case("transposed", c_in=16, c_out=8)
+    feats, beside = draw(kernel_map.n_in, *copies, 16), draw(kernel_map.n_out, *copies, 5, seed=7)
+    alone = backend.fused_conv(feats, kernel.detach(), kernel_map)
+    found = backend.fused_conv(feats, kernel.detach(), kernel_map, beside=beside)
+    assert torch.equal(found, torch.cat((alone, beside), dim=-1))
+    assert torch.equal(
+        finished_conv(feats, kernel.detach(), kernel_map, Epilogue(), beside=beside)[..., 8:], beside
+    )

@@ -4,14 +4,13 @@ All samplers keep the offset x_t - x_init [m] as their state, so that no arithme
 lies from the sensor; the predictor is always given the absolute points x_init + offset.
 """
 
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from densescan.ahead import ahead
 from densescan.diffusion.schedule import Schedule
 from densescan.errors import InputError
 
@@ -61,21 +60,24 @@ def gaussian(generator: torch.Generator) -> NoiseFn:
     return noise
 
 
-def gaussian_ahead(generator: torch.Generator) -> NoiseFn:
-    """As `gaussian`, for noise of one shape: drawn by a thread, one call ahead of its use.
+def gaussian_ahead(generator: torch.Generator, shape: Sequence[int]) -> NoiseFn:
+    """As `gaussian` for one shape of float32: drawn by a thread, from now on, one call ahead of its use.
 
-    While a GPU computes a step, the processor draws the noise of the next. Draws one tensor more than is asked for.
+    While a GPU computes a step, the processor draws the noise of the next, in memory from which it is copied without
+    waiting. Draws one tensor more than is asked for.
     """
-    drawn: Iterator[Tensor] | None = None
+    drawing = ThreadPoolExecutor(1, "densescan")
+    pinned = torch.cuda.is_available()
+
+    def draw() -> Tensor:
+        return torch.randn(tuple(shape), generator=generator, pin_memory=pinned)
+
+    drawn = drawing.submit(draw)
 
     def noise(like: Tensor) -> Tensor:
         nonlocal drawn
-        if drawn is None:
-            shape, dtype, device = like.shape, like.dtype, generator.device
-            drawn = ahead(
-                lambda _: torch.randn(shape, generator=generator, dtype=dtype, device=device), count()
-            )
-        return next(drawn).to(like.device)
+        ready, drawn = drawn, drawing.submit(draw)
+        return ready.result().to(like.device, non_blocking=True)
 
     return noise
 

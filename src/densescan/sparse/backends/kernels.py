@@ -17,37 +17,45 @@ import triton.language as tl
 @triton.jit(do_not_specialize=["n_out", "copies"])
 @no_type_check
 def convolve_kernel(
-    feats, kernel, out,  # (n_in, copies, c_in), (K, c_in, c_out), (n_out, copies, c_out)
+    feats, kernel, out,  # (n_in, copies, c_in), (K, c_in, c_out), (n_out, copies, c_out) in rows of stride_out
     table, order, offsets, counts,  # (K, n_out), (n_out,), (T, K), (T,), see `NeighbourTable`
     scale, scale_rows,  # (P, c_in), (n_in, copies): input row i is multiplied by scale[scale_rows[i]]
     gain, shift, limits, residual, eps,  # (c_out,), (c_out,), (2, c_out), (n_out, copies, c_out)
-    n_out, copies, c_in, c_out,
+    n_out, copies, c_in, c_out, stride_out,
     K: tl.constexpr, TOGETHER: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
-    SCALED: tl.constexpr, LAYER_NORM: tl.constexpr, GAIN: tl.constexpr, SHIFT: tl.constexpr,
+    BLOCKS_IN: tl.constexpr, WHOLE_IN: tl.constexpr, WHOLE_OUT: tl.constexpr,
+    POINTWISE: tl.constexpr, SCALED: tl.constexpr, LAYER_NORM: tl.constexpr, GAIN: tl.constexpr, SHIFT: tl.constexpr,
     LIMITS: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """out[order[p]] = epilogue(sum_k (feats * scale)[table[k, p]] @ kernel[k]).
 
-    Grid (T, c_out blocks, copies / TOGETHER). A program has BLOCK_ROWS / TOGETHER columns of the table, and for each of
-    them TOGETHER copies side by side. The last tiles, which have most offsets, come first, so that no long one is left
-    when the others are done.
+    Grid (T times c_out blocks, copies / TOGETHER). A program has BLOCK_ROWS / TOGETHER columns of the table, and for
+    each of them TOGETHER copies side by side. The last tiles, which have most offsets, come first, so that no long one
+    is left when the others are done; blocks of one tile, which read the same rows, follow each other. BLOCKS_IN,
+    WHOLE_IN, WHOLE_OUT: how many blocks the input channels are, and whether all blocks are whole. POINTWISE: K is 1 and
+    row p goes to row p; there is no table.
     """
-    tile, lane = tl.num_programs(0) - 1 - tl.program_id(0), tl.arange(0, BLOCK_ROWS)
+    blocks_out = tl.cdiv(c_out, BLOCK_OUT)
+    tile, lane = (tl.num_programs(0) - 1 - tl.program_id(0)) // blocks_out, tl.arange(0, BLOCK_ROWS)
     position = tile * (BLOCK_ROWS // TOGETHER) + lane // TOGETHER
-    copy = tl.program_id(2) * TOGETHER + lane % TOGETHER
-    column = tl.program_id(1) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
-    inside, wanted = position < n_out, column < c_out
-    blocks = tl.cdiv(c_in, BLOCK_IN)
+    copy = tl.program_id(1) * TOGETHER + lane % TOGETHER
+    column = tl.program_id(0) % blocks_out * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    inside, wanted = position < n_out, (column < c_out) | WHOLE_OUT
     total = tl.zeros((BLOCK_ROWS, BLOCK_OUT), tl.float32)
     # One flat loop over (offset that occurs, block of input channels), so that loads run ahead of products.
-    for step in range(tl.load(counts + tile) * blocks):
-        k = tl.load(offsets + tile * K + step // blocks)
-        channel = (step % blocks) * BLOCK_IN + tl.arange(0, BLOCK_IN)
-        row = tl.load(table + k * n_out + position, mask=inside, other=-1)
+    steps = BLOCKS_IN if POINTWISE else tl.load(counts + tile) * BLOCKS_IN
+    for step in range(steps):
+        k = 0 if POINTWISE else tl.load(offsets + tile * K + step // BLOCKS_IN)
+        channel = (step % BLOCKS_IN) * BLOCK_IN + tl.arange(0, BLOCK_IN)
+        there = (channel < c_in) | WHOLE_IN
+        if POINTWISE:
+            row = tl.where(inside, position, -1)
+        else:
+            row = tl.load(table + k * n_out + position, mask=inside, other=-1)
         source = row * copies + copy
-        known = (row >= 0)[:, None] & (channel < c_in)[None, :]
+        known = (row >= 0)[:, None] & there[None, :]
         a = tl.load(feats + source[:, None] * c_in + channel[None, :], mask=known, other=0.0)
         if SCALED:
             place = tl.load(scale_rows + source, mask=row >= 0, other=0).to(tl.int32)
@@ -55,7 +63,7 @@ def convolve_kernel(
             a = (a.to(tl.float32) * factor.to(tl.float32)).to(a.dtype)
         b = tl.load(
             kernel + (k * c_in + channel)[:, None] * c_out + column[None, :],
-            mask=(channel < c_in)[:, None] & wanted[None, :], other=0.0,
+            mask=there[:, None] & wanted[None, :], other=0.0,
         )  # fmt: skip
         if WIDEN:  # the interpreter cannot multiply bfloat16; the products are exact in float32
             a, b = a.to(tl.float32), b.to(tl.float32)
@@ -74,13 +82,14 @@ def convolve_kernel(
         low = tl.load(limits + column, mask=wanted, other=0.0).to(tl.float32)
         high = tl.load(limits + c_out + column, mask=wanted, other=0.0).to(tl.float32)
         total = tl.minimum(tl.maximum(total, low[None, :]), high[None, :])
-    row = tl.load(order + position, mask=inside, other=0).to(tl.int32)
-    place = (row * copies + copy)[:, None] * c_out + column[None, :]
+    row = position if POINTWISE else tl.load(order + position, mask=inside, other=0).to(tl.int32)
     kept = inside[:, None] & wanted[None, :]
     if RESIDUAL:
+        place = (row * copies + copy)[:, None] * c_out + column[None, :]
         total += tl.load(residual + place, mask=kept, other=0.0).to(tl.float32)
     if RELU:
         total = tl.maximum(total, 0.0)
+    place = (row * copies + copy)[:, None] * stride_out + column[None, :]
     tl.store(out + place, total.to(out.dtype.element_ty), mask=kept)
 
 

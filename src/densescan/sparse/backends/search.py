@@ -12,6 +12,7 @@ from jaxtyping import Int, Int32
 from torch import Tensor
 
 from densescan.sparse.backends.launch import COMPILE, on_device_of
+from densescan.sparse.backends.room import FIRST_FREE
 from densescan.sparse.keys import AXIS_BITS, BIAS
 from densescan.sparse.tensor import Voxels
 
@@ -39,17 +40,22 @@ def _first_not_below(keys, wanted, n, halvings):
 @no_type_check
 def _neighbour_kernel(
     keys, rows, n, halvings,  # (V,) sorted int64, (27, V) int32
-    BITS: tl.constexpr, BLOCK: tl.constexpr,
+    BITS: tl.constexpr, FREE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """rows[k, v] = row of the voxel at offset k from voxel v, or -1; grid (V blocks, 9 columns of three along z)."""
+    """rows[k, v] = row of the voxel at offset k from voxel v, or -1; grid (V blocks, 9 columns of three along z).
+
+    Rows whose key is FREE or more hold no voxel.
+    """
     column = tl.program_id(1)
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = voxel < n
     step = ((column % 3 - 1).to(tl.int64) << 2 * BITS) + ((column // 3 - 1).to(tl.int64) << BITS)
-    target = tl.load(keys + voxel, mask=inside, other=0) + step - 1
+    key = tl.load(keys + voxel, mask=inside, other=0)
+    known = key < FREE
+    target = key + step - 1
     low = _first_not_below(keys, target, n, halvings)
     for dz in range(3):  # voxels that follow each other along z have keys that do
-        hit = (low < n) & (tl.load(keys + low, mask=low < n, other=0) == target)
+        hit = known & (low < n) & (tl.load(keys + low, mask=low < n, other=0) == target)
         tl.store(rows + (column + 9 * dz) * n + voxel, tl.where(hit, low, -1), mask=inside)
         low += hit.to(tl.int32)
         target += 1
@@ -83,9 +89,9 @@ def _nearer(
 @no_type_check
 def _nearest_kernel(
     queries, targets, rows, n_queries, n_targets, halvings, query_stride, target_stride,
-    BITS: tl.constexpr, OFFSET: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
+    BITS: tl.constexpr, OFFSET: tl.constexpr, FREE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """rows[q] = the nearest target of query q, the first of equally near ones, or -1.
+    """rows[q] = the nearest target of query q, the first of equally near ones, or -1; of keys from FREE on, any number.
 
     Queries of a program lie in a slice along x, as do consecutive targets: it goes from that slice outwards, until the
     distance along x alone exceeds all that it has found. Programs with queries of several clouds look at all targets.
@@ -94,6 +100,8 @@ def _nearest_kernel(
     query = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     query = tl.minimum(query, n_queries - 1)  # the last one again, rather than none
     key = tl.load(queries + query)
+    least = tl.min(key, axis=0)
+    key = tl.where(key < FREE, key, least)  # the first one again
     # The targets in the cloud of each query, and the first of them at its x or beyond:
     cloud = key >> 3 * BITS << 3 * BITS
     x_from_0 = ((key >> 2 * BITS) & ((1 << BITS) - 1)) * query_stride  # never negative: division rounds down
@@ -107,14 +115,14 @@ def _nearest_kernel(
     y = _coordinate(key, 1, query_stride, BITS, OFFSET)
     z = _coordinate(key, 0, query_stride, BITS, OFFSET)
     best = tl.full((BLOCK_Q,), far, tl.int64)
-    row, near = start, start >= 0
+    row, near = start, least < FREE
     while (row < high) & near:
         best = _nearer(best, x, y, z, begin, end, targets, row, target_stride, BITS, OFFSET, BLOCK_T)
         row += BLOCK_T
         ahead = _coordinate(tl.load(targets + row, mask=row < high, other=0), 2, target_stride, BITS, OFFSET)
         gap = tl.maximum(ahead - tl.max(x, axis=0), 0).to(tl.int64)
         near = mixed | (gap * gap <= (tl.max(best, axis=0) >> 24))
-    row, near = start, start >= 0
+    row, near = start, least < FREE
     while (row > low) & near:
         row -= BLOCK_T
         best = _nearer(best, x, y, z, begin, end, targets, row, target_stride, BITS, OFFSET, BLOCK_T)
@@ -129,7 +137,8 @@ def _nearest_kernel(
 def neighbour_rows(keys: Int[Tensor, " V"]) -> Int32[Tensor, "27 V"]:
     """For every voxel the row of its neighbour at each offset of the 3x3x3 kernel, or `MISSING`.
 
-    keys: sorted, unique. Nine binary searches a voxel, of one column of three voxels each.
+    keys: sorted, unique but for `NO_VOXEL`, which has no neighbours. Nine binary searches a voxel, of one column of
+        three voxels each.
     """
     n = len(keys)
     rows = torch.empty(27, n, dtype=torch.int32, device=keys.device)
@@ -137,13 +146,14 @@ def neighbour_rows(keys: Int[Tensor, " V"]) -> Int32[Tensor, "27 V"]:
         grid = (triton.cdiv(n, _SEARCH_BLOCK), 9)
         with on_device_of(keys):
             _neighbour_kernel[grid](
-                keys, rows, n, n.bit_length(), BITS=AXIS_BITS, BLOCK=_SEARCH_BLOCK, **COMPILE
+                keys, rows, n, n.bit_length(), BITS=AXIS_BITS, FREE=FIRST_FREE, BLOCK=_SEARCH_BLOCK, **COMPILE
             )
     return rows
 
 
 def nearest_rows(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
-    """Row of the target voxel nearest to each query voxel within the same cloud; `MISSING` where it has no target.
+    """Row of the target voxel nearest to each query voxel within the same cloud; `MISSING` where it has no target, and
+    something or other for rows that hold no voxel.
 
     Distances are exact and Euclidean between the voxels' lower corners; among equally near targets the
     lexicographically smallest coordinate wins. Targets are compared in order of their distance along x.
@@ -159,6 +169,6 @@ def nearest_rows(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
             _nearest_kernel[(triton.cdiv(len(queries), block_q),)](
                 queries.keys, targets.keys, rows, len(queries),
                 len(targets), len(targets).bit_length(), queries.stride, targets.stride,
-                BITS=AXIS_BITS, OFFSET=BIAS, BLOCK_Q=block_q, BLOCK_T=block_t, **COMPILE,
+                BITS=AXIS_BITS, OFFSET=BIAS, FREE=FIRST_FREE, BLOCK_Q=block_q, BLOCK_T=block_t, **COMPILE,
             )  # fmt: skip
     return rows

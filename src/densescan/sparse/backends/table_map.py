@@ -1,10 +1,10 @@
 """Kernel maps that are built on the device as neighbour tables, without waiting for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
-from jaxtyping import Int, Int32
+from jaxtyping import Bool, Int, Int32
 from torch import Tensor
 
 from densescan.sparse.backends.search import neighbour_rows
@@ -21,12 +21,16 @@ class TableMap(KernelMap):
     """
 
     def __init__(self, rows: Rows, adjoint_rows: Rows, n_in: int, n_out: int) -> None:
-        vars(self).update(rows=(rows, adjoint_rows), n_in=n_in, n_out=n_out)
+        vars(self).update(rows=(rows, adjoint_rows), n_in=n_in, n_out=n_out, together=[self])
 
     @cached_property
     def neighbours(self) -> NeighbourTable:
         """The sorted table; what `table.table_of` takes."""
-        return NeighbourTable.of_rows(vars(self)["rows"][0](), self.n_in)
+        maps: Sequence[TableMap] = vars(self)["together"]
+        tables = NeighbourTable.sorted([vars(m)["rows"][0]() for m in maps], [m.n_in for m in maps])
+        for other, table in zip(maps, tables, strict=True):
+            vars(other)["neighbours"] = table
+        return self.neighbours
 
     @cached_property
     def pairs(self) -> tuple[tuple[Tensor, Tensor] | None, ...]:  # type: ignore[override]
@@ -36,10 +40,16 @@ class TableMap(KernelMap):
         return tuple(zip(pairs.in_rows.long().split(sizes), pairs.out_rows.long().split(sizes), strict=True))
 
     @cached_property
-    def transposed(self) -> KernelMap:
+    def transposed(self) -> "TableMap":
         """As `KernelMap`."""
         rows, adjoint_rows = vars(self)["rows"]
         return TableMap(adjoint_rows, rows, n_in=self.n_out, n_out=self.n_in)
+
+
+def sort_together(maps: Sequence[TableMap]) -> None:
+    """Make the tables of all these maps when that of one is asked for."""
+    for one in maps:
+        vars(one)["together"] = maps
 
 
 def submanifold_map(keys: Int[Tensor, " V"]) -> TableMap:
@@ -49,13 +59,21 @@ def submanifold_map(keys: Int[Tensor, " V"]) -> TableMap:
     )
 
 
-def strided_map(parent: Int[Tensor, " V"], slot: Int[Tensor, " V"], n_coarse: int) -> TableMap:
-    """As `kernel_map.strided_map`."""
+def strided_map(
+    parent: Int[Tensor, " V"],
+    slot: Int[Tensor, " V"],
+    n_coarse: int,
+    known: Bool[Tensor, " V"] | None = None,
+) -> TableMap:
+    """As `kernel_map.strided_map`. known: which rows are voxels that have a parent; None: all."""
     fine = torch.arange(len(parent), device=parent.device)
 
     def table(ins: Tensor, outs: Tensor, n_out: int) -> Tensor:
-        rows = torch.full((8 * n_out,), MISSING, dtype=torch.int32, device=ins.device)
-        return rows.scatter_(0, slot * n_out + outs, ins.int()).view(8, n_out)
+        rows = torch.full((8 * n_out + 1,), MISSING, dtype=torch.int32, device=ins.device)
+        place = slot * n_out + outs
+        if known is not None:
+            place = torch.where(known, place, 8 * n_out)  # the last one, which is cut off
+        return rows.scatter_(0, place, ins.int())[:-1].view(8, n_out)
 
     return TableMap(
         lambda: table(fine, parent, n_coarse),

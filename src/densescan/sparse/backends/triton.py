@@ -24,7 +24,8 @@ MAX_ELEMENTS = 2**31 - 1  # the kernels count rows times channels in 32 bits
 MOST_TOGETHER = 4
 """Copies of the features, at most and a power of two, that a program takes side by side: the guided and the unguided
 branch look at the same columns of the table, which then make smaller tiles, of which more offsets are skipped."""
-_PROGRAMS = 1056  # aimed at in the weight gradient: 8 for each multiprocessor of an H200
+_MULTIPROCESSORS = 132  # of an H200
+_PROGRAMS = 8 * _MULTIPROCESSORS  # aimed at in the weight gradient
 
 
 @dataclass(frozen=True)
@@ -79,53 +80,78 @@ def fused_conv(
     kernel_map: KernelMap,
     epilogue: Epilogue | None = None,
     scale: RowScale | None = None,
-) -> Float[Tensor, "V_out *G C_out"]:
+    beside: Float[Tensor, "V_out *G C_beside"] | None = None,
+) -> Float[Tensor, "V_out *G C"]:
     """A convolution with what surrounds it, in one pass; not differentiable.
 
-    Several copies G of the features, such as the guided and the unguided branch, share the map.
+    Several copies G of the features, such as the guided and the unguided branch, share the map. beside: features of the
+    same rows, whose channels follow those of the result.
     """
     if scale is not None and scale.rows is None:
         feats, scale = scale(feats), None
-    return convolve(feats, kernel, table_of(kernel_map), epilogue, scale)
+    if beside is None:
+        return convolve(feats, kernel, table_of(kernel_map), epilogue, scale)
+    c_out = kernel.shape[2]
+    out = beside.new_empty(*beside.shape[:-1], c_out + beside.shape[-1])
+    out[..., c_out:] = beside
+    convolve(feats, kernel, table_of(kernel_map), epilogue, scale, out=out[..., :c_out])
+    return out
+
+
+def pointwise(
+    feats: Float[Tensor, "V *G C_in"], kernel: Float[Tensor, "C_in C_out"], epilogue: Epilogue | None = None
+) -> Float[Tensor, "V *G C_out"]:
+    """feats @ kernel and what follows it; not differentiable.
+
+    A row's result does not depend on how many there are, as it does where a library chooses among its kernels.
+    """
+    return convolve(feats, kernel[None], None, epilogue)
 
 
 def convolve(
     feats: Tensor,
     kernel: Tensor,
-    table: NeighbourTable,
+    table: NeighbourTable | None,
     epilogue: Epilogue | None = None,
     scale: RowScale | None = None,
     blocks: Blocks | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """`fused_conv` on a neighbour table.
+    """`fused_conv` on a neighbour table; None: the kernel has one offset, and each row goes to itself.
 
+    out: where the result is written, which may be the first channels of wider rows; None: memory of its own.
     Raises: ValueError: types or row counts that do not fit, or more elements than 32-bit indices reach.
     """
     epilogue = epilogue or Epilogue()
     feats, kernel = feats.contiguous(), kernel.contiguous()
-    _check(feats, kernel, table)
+    n_out = len(feats) if table is None else table.n_out
+    _check(feats, kernel, table, out)
     copies = feats.shape[1:-1].numel()
     c_in, c_out = kernel.shape[1:]
-    blocks = blocks or forward_blocks(
-        feats, c_out, copies * table.n_out, whole=epilogue.layer_eps is not None
-    )
+    blocks = blocks or forward_blocks(feats, c_out, copies * n_out, whole=epilogue.layer_eps is not None)
     together = math.gcd(copies, MOST_TOGETHER)
-    tiles = table.tiles(blocks.rows // together)
-    out = feats.new_empty(table.n_out, *feats.shape[1:-1], c_out)
-    grid = (len(tiles.counts), triton.cdiv(c_out, blocks.c_out), copies // together)
+    if out is None:
+        out = feats.new_empty(n_out, *feats.shape[1:-1], c_out)
     if not out.numel():
         return out
+    columns = blocks.rows // together
+    tiles = table.tiles(columns) if table is not None else None
+    grid = (triton.cdiv(n_out, columns) * triton.cdiv(c_out, blocks.c_out), copies // together)
+    absent = table.order if table is not None else feats
     with on_device_of(feats):
         convolve_kernel[grid](
             feats, kernel, out,
-            table.rows, table.order, tiles.offsets, tiles.counts,
-            _pointer(scale.weight if scale else None, feats), _pointer(scale.rows if scale else None, table.order),
+            table.rows if table is not None else absent, absent,
+            tiles.offsets if tiles is not None else absent, tiles.counts if tiles is not None else absent,
+            _pointer(scale.weight if scale else None, feats), _pointer(scale.rows if scale else None, absent),
             _pointer(epilogue.gain, feats), _pointer(epilogue.shift, feats), _pointer(epilogue.limits, feats),
             _pointer(epilogue.residual, feats), epilogue.layer_eps or 0.0,
-            table.n_out, copies, c_in, c_out,
+            n_out, copies, c_in, c_out, out.stride(-2),
             K=len(kernel), TOGETHER=together,
             BLOCK_ROWS=blocks.rows, BLOCK_OUT=blocks.c_out, BLOCK_IN=blocks.c_in,
-            SCALED=scale is not None, LAYER_NORM=epilogue.layer_eps is not None,
+            BLOCKS_IN=triton.cdiv(c_in, blocks.c_in),
+            WHOLE_IN=c_in % blocks.c_in == 0, WHOLE_OUT=c_out % blocks.c_out == 0,
+            POINTWISE=table is None, SCALED=scale is not None, LAYER_NORM=epilogue.layer_eps is not None,
             GAIN=epilogue.gain is not None, SHIFT=epilogue.shift is not None,
             LIMITS=epilogue.limits is not None, RESIDUAL=epilogue.residual is not None,
             RELU=epilogue.relu, PRECISION=precision(), WIDEN=INTERPRETED,
@@ -164,15 +190,18 @@ def kernel_gradient(
 def forward_blocks(feats: Tensor, c_out: int, n_out: int, whole: bool = False) -> Blocks:
     """Blocks of a convolution. whole: a program owns all output channels, which a layer norm needs.
 
-    Chosen on paper for Hopper (registers for the sums, enough programs for 132 multiprocessors). On an H200 none of the
-    others that were tried was more than 5 % faster for the heaviest convolutions (benchmarks/kernels.py --tune).
+    Those of reduced types are the fastest of 22 on an H200, measured with two copies of the features (the guided and
+    the unguided branch) at three noise levels; of float32, chosen on paper. A smaller scene gets smaller blocks, so
+    that there are enough for 132 multiprocessors.
     """
     c_in, wide = feats.shape[-1], feats.element_size() == 4
-    columns = _power_of_two(c_out) if whole else min(128, _power_of_two(c_out))
+    most = _power_of_two(c_out) if whole else min(128 if wide else 256, _power_of_two(c_out))
     inner = min(32 if wide else 64, _power_of_two(c_in))
-    programs = triton.cdiv(n_out, 128) * triton.cdiv(c_out, columns)
-    rows = 128 if columns <= 128 and programs >= 264 else 64
-    return Blocks(rows, columns, inner, warps=8 if rows * columns >= 128 * 128 else 4)
+    rows = 64 if (whole and most > 128) or (c_in > c_out and not wide) else 128
+    if triton.cdiv(n_out, rows) * triton.cdiv(c_out, most) < 2 * _MULTIPROCESSORS:
+        rows, most = 64, most if whole else min(128, most)
+    large = rows * most >= (128 * 128 if wide else 64 * 256)
+    return Blocks(rows, most, inner, warps=8 if large and (wide or most > 128) else 4)
 
 
 def gradient_blocks(feats: Tensor, c_out: int) -> Blocks:
@@ -193,18 +222,18 @@ def _power_of_two(channels: int) -> int:
     return max(16, size)
 
 
-def _check(feats: Tensor, kernel: Tensor, table: NeighbourTable) -> None:
+def _check(feats: Tensor, kernel: Tensor, table: NeighbourTable | None, out: Tensor | None) -> None:
     if feats.dtype != kernel.dtype:
         raise ValueError(
             f"features are {feats.dtype} and the kernel is {kernel.dtype}: they must be of one type"
         )
-    if (len(feats), len(kernel)) != (table.n_in, len(table.rows)):
+    n_in, n_out, offsets = (len(feats), len(feats), 1) if table is None else table.shape
+    if (len(feats), len(kernel)) != (n_in, offsets):
         raise ValueError(
-            f"{len(feats)} rows and {len(kernel)} offsets do not fit a map of {table.n_in} rows and "
-            f"{len(table.rows)} offsets"
+            f"{len(feats)} rows and {len(kernel)} offsets do not fit a map of {n_in} rows and {offsets} offsets"
         )
-    copies, widest = feats.shape[1:-1].numel(), max(kernel.shape[1:])
-    if max(table.n_in, table.n_out) * copies * widest > MAX_ELEMENTS:
+    copies, widest = feats.shape[1:-1].numel(), max(*kernel.shape[1:], 0 if out is None else out.stride(-2))
+    if max(n_in, n_out) * copies * widest > MAX_ELEMENTS:
         raise ValueError(f"{len(feats)} rows of {copies} x {widest} channels: take a smaller batch")
 
 

@@ -1,0 +1,138 @@
+"""What a completion asks of its networks: to encode a scan, to predict noise, to refine."""
+
+from collections.abc import Callable, Hashable
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from densescan.nets.denoiser import Denoiser
+from densescan.nets.encoder import Condition, ConditionEncoder
+from densescan.nets.networks import Networks
+from densescan.sparse.backends.recording import Recording
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""(x_t, t) -> eps_hat: predicted noise of the points x_t (B, M, 3) [m]; t is a scalar int64 tensor."""
+
+
+class Passes:
+    """The passes of one set of fused networks, for scans and scenes of any size.
+
+    networks: encoder, denoiser and, if there is one, refiner; their weights stay as they are. guidance_scale: of
+        classifier-free guidance; 1: the denoiser is asked once a step, with the condition alone.
+    """
+
+    def __init__(self, networks: Networks, guidance_scale: float) -> None:
+        assert networks.encoder is not None
+        assert networks.denoiser is not None
+        self.networks = networks
+        self.encoder: ConditionEncoder = networks.encoder
+        self.denoiser: Denoiser = networks.denoiser
+        self.refiner = networks.refiner
+        self.scale = float(guidance_scale)
+        self._unconditional: dict[int, Condition] = {}
+
+    def predictor(self, points: Float[Tensor, "B N 3"]) -> Predict:
+        """Encode the scans [m]; what predicts the noise about them."""
+        cond = self._condition(points)
+        return lambda x_t, t: self._predict(x_t, t, cond)
+
+    def refine(
+        self, points: Float[Tensor, "M 3"], kept: Bool[Tensor, " M"] | None = None
+    ) -> Float[Tensor, "L 3"]:
+        """Six points for each that is kept [m], None: for all of them. Without a refiner the points themselves."""
+        points = points if kept is None else points[kept]
+        return points if self.refiner is None else self.refiner(points[None])[0].float()
+
+    def check(self) -> None:
+        """Raises: NoRoom: what was given since the last check means nothing, see `RecordedPasses`."""
+
+    def _condition(self, points: Float[Tensor, "B N 3"]) -> Condition:
+        return self.denoiser.prepared(self.encoder(points))
+
+    def _predict(
+        self, x_t: Float[Tensor, "B M 3"], t: Int[Tensor, ""], cond: Condition
+    ) -> Float[Tensor, "B M 3"]:
+        times = t.expand(len(x_t))
+        if self.scale == 1.0:
+            return self.denoiser(x_t, times, cond).float()
+        return self.denoiser.guided(x_t, times, cond, self._uncond(len(x_t)), self.scale).float()
+
+    def _uncond(self, batch: int) -> Condition:
+        """The unguided branch's condition, which is the same for all scans."""
+        if batch not in self._unconditional:
+            self._unconditional[batch] = self.denoiser.prepared(self.encoder.unconditional(batch))
+        return self._unconditional[batch]
+
+
+class RecordedPasses(Passes):
+    """The same for one scan at a time, scans and scenes of one size: recorded on a GPU, so that launches cost next to
+    nothing. Results are the same to the bit, and overwritten by the next of their kind.
+
+    Scenes that leave the room of the recordings, which is half as large again as the first scene, are found by `check`.
+    """
+
+    def __init__(self, networks: Networks, guidance_scale: float) -> None:
+        super().__init__(networks, guidance_scale)
+        if self.scale != 1.0:
+            self._uncond(1)
+        self._encoding = Recording(self._condition)
+        self._predicting = Recording(lambda x_t, t: self._predict(x_t, t, self._encoding.output))
+        self._refining = Recording(self._refined, absent=True)
+
+    def predictor(self, points: Float[Tensor, "1 N 3"]) -> Predict:
+        """As `Passes`; good until the next call."""
+        self._encoding(points)
+        return self._predicting
+
+    def refine(
+        self, points: Float[Tensor, "M 3"], kept: Bool[Tensor, " M"] | None = None
+    ) -> Float[Tensor, "L 3"]:
+        """As `Passes`, but as if all points were there: those that are not kept fill no voxel."""
+        if self.refiner is None or kept is None:
+            return super().refine(points, kept)
+        offsets = self._refining(torch.where(kept[:, None], points, torch.nan))
+        return offsets[kept].flatten(0, 1)
+
+    def check(self) -> None:
+        """Raises: NoRoom: a scan or scene had more voxels than there is room for, or points that are not valid."""
+        for recording in (self._encoding, self._predicting, self._refining):
+            recording.check()
+
+    def _condition(self, points: Float[Tensor, "B N 3"]) -> Condition:
+        cond = super()._condition(points)
+        cond.voxels.batch  # noqa: B018 - kept with the voxels: made in this recording, not in the next
+        return cond
+
+    def _refined(self, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 6 3"]:
+        assert self.refiner is not None
+        scene: Tensor = self.refiner(points[None])[0]
+        return scene.float().unflatten(0, (len(points), -1))
+
+
+class Recordings:
+    """Recorded passes for the sizes that come up again; the latest are kept."""
+
+    MOST = 2
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Hashable, ...], Passes] = {}
+
+    def of(self, plain: Passes, *sizes: int) -> Passes:
+        """plain, where scans of these sizes come for the first time, for recording takes as long as a few completions;
+        afterwards a recording of it."""
+        key = plain, *sizes
+        known = self._kept.pop(key, None)
+        if known is plain:
+            known = RecordedPasses(plain.networks, plain.scale)
+        self._kept[key] = known or plain
+        while len(self._kept) > self.MOST:
+            del self._kept[next(iter(self._kept))]
+        return self._kept[key]
+
+    def forget(self, passes: Passes) -> None:
+        """Record anew when the next scan comes."""
+        for key, kept in self._kept.items():
+            if kept is passes:
+                self._kept[key] = cast(Passes, key[0])

@@ -1,0 +1,128 @@
+"""Passes that are recorded against plain ones. On a processor nothing is recorded; the room is the same."""
+
+from contextlib import contextmanager
+from functools import cache
+
+import pytest
+import torch
+
+from densescan.nets import denoiser, refiner
+from densescan.nets.denoiser import Denoiser
+from densescan.nets.encoder import ConditionEncoder
+from densescan.nets.fused import fuse
+from densescan.nets.minkunet import NetConfig
+from densescan.nets.networks import Networks
+from densescan.nets.passes import Passes, RecordedPasses, Recordings
+from densescan.nets.refiner import Refiner
+from densescan.sparse.backends import using
+
+CONFIGS = {
+    "released": NetConfig(width=1 / 24, voxel_size=0.01),
+    "ours": NetConfig(
+        width=1 / 24,
+        voxel_size=0.01,
+        norm="bounded",
+        point_features="local",
+        see_scan=True,
+        predicts="displacement",
+    ),
+}
+T = torch.tensor(500)
+SMALL = 12  # points of a scan: Triton's interpreter is slow
+
+
+@pytest.fixture(scope="module")
+def device():
+    pytest.importorskip("triton", reason="needs Triton: pip install triton")
+    from densescan.sparse.backends.launch import INTERPRETED
+
+    assert torch.cuda.is_available() != INTERPRETED
+    return "cpu" if INTERPRETED else "cuda"
+
+
+@pytest.fixture(autouse=True)
+def by_triton():
+    with using("triton"), torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def networks(device):
+    @cache
+    def networks(form):
+        torch.manual_seed(0)
+        config = CONFIGS[form]
+        made = Networks(ConditionEncoder(config), Denoiser(config), Refiner(config)).to(device)
+        with using("triton"), torch.inference_mode():
+            return made.eval().map(fuse)
+
+    return networks
+
+
+def same(found, expected):
+    """To the bit on a GPU; in Triton's interpreter a row's product depends, in its last bit, on its place in a tile."""
+    if found.device.type == "cuda":
+        return torch.equal(found, expected)
+    return torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def points(count, seed, spread=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    return spread * torch.randn(1, count, 3, generator=generator)
+
+
+@contextmanager
+def nothing_is_waited_for(monkeypatch):
+    """Where tensors become numbers, or lengths depend on them."""
+    with monkeypatch.context() as patch:
+        for name in ("tolist", "item", "nonzero", "__bool__", "__int__", "__float__", "cpu"):
+            patch.setattr(torch.Tensor, name, lambda *_, n=name: pytest.fail(f"waited: {n}"))
+        yield
+
+
+@pytest.mark.parametrize(("form", "scale"), [("released", 3.5), ("ours", 1.0)])
+def test_recorded_passes_are_the_plain_ones_and_wait_for_nothing(networks, device, form, scale, monkeypatch):
+    plain, recorded = Passes(networks(form), scale), RecordedPasses(networks(form), scale)
+    for module in (denoiser, refiner):  # on a GPU rows need no number that repeats
+        monkeypatch.setattr(module, "with_repeating_rows", lambda function, rows: function(rows))
+
+    def run(passes, seed, spread):
+        scan, scene = points(SMALL, seed, spread).to(device), points(2 * SMALL, 9 + seed, spread).to(device)
+        return scene[0], passes.predictor(scan)(scene, T.to(device))
+
+    def refine(scene):
+        return recorded._refining(torch.where((scene[:, 2] < 0.3)[:, None], scene, torch.nan))
+
+    scene, _ = run(recorded, seed=0, spread=1.0)  # finds the sizes, which it waits for
+    refine(scene)
+    with nothing_is_waited_for(monkeypatch):
+        scene, found = run(recorded, seed=1, spread=0.5)
+        refine(scene)
+    recorded.check()
+    assert same(found, run(plain, seed=1, spread=0.5)[1])
+    assert found.abs().max() > 1e-3
+    kept = scene[:, 2] < 0.3
+    assert 0 < kept.sum() < len(kept)
+    assert same(recorded.refine(scene, kept), plain.refine(scene, kept))
+
+
+def test_sizes_that_come_again_are_recorded(networks):
+    plain, recordings = Passes(networks("released"), 1.0), Recordings()
+    assert recordings.of(plain, 10, 2) is plain
+    assert recordings.of(plain, 11, 2) is plain
+    first = recordings.of(plain, 10, 2)
+    assert isinstance(first, RecordedPasses)
+    assert recordings.of(plain, 10, 2) is first
+    recordings.forget(first)
+    assert isinstance(recordings.of(plain, 10, 2), RecordedPasses)
+    assert recordings.of(plain, 10, 2) is not first
+
+
+def test_the_latest_recordings_are_kept(networks):
+    plain, recordings = Passes(networks("released"), 1.0), Recordings()
+    for _ in range(2):
+        first = recordings.of(plain, 10, 2)
+    for size in range(recordings.MOST):
+        recordings.of(plain, size)
+    assert recordings.of(plain, 10, 2) is plain
+    assert isinstance(first, RecordedPasses)

@@ -1,0 +1,63 @@
+"""Recordings of functions of tensors. On a processor they run anew; what they tell is the same."""
+
+import pytest
+import torch
+
+from densescan.sparse.backends import using
+from densescan.sparse.backends.room import FIRST_FREE
+
+
+@pytest.fixture
+def record(device):
+    """(*sizes) -> a recording that counts the voxels of some levels."""
+    from densescan.sparse.backends.levels import voxelise
+    from densescan.sparse.backends.recording import Recording
+
+    def function(coords):
+        voxels = voxelise(coords).voxels
+        return voxels.keys, voxels.coarser.keys
+
+    with using("triton"):
+        yield lambda: Recording(function)
+
+
+def line(count, device):
+    """So many voxels in a row, of 4,096 points."""
+    x = torch.arange(4096, device=device) % count
+    return torch.stack((torch.zeros_like(x), x, x, x), dim=1)
+
+
+def test_each_call_computes_anew(record, device):
+    recording = record()
+    for count in (100, 40, 150):
+        keys, coarse = recording(line(count, device))
+        assert (keys < FIRST_FREE).sum() == count
+        assert (coarse < FIRST_FREE).sum() == count // 2
+        assert recording.output[0] is keys
+        recording.check()
+
+
+def test_inputs_are_copied(record, device):
+    recording, coords = record(), line(30, device)
+    recording(coords)
+    before = coords.clone()
+    recording(line(60, device))
+    assert torch.equal(coords, before)
+
+
+def test_scenes_that_leave_the_room_are_found(record, device):
+    from densescan.sparse.backends.recording import NoRoom
+
+    recording = record()
+    recording.check()  # nothing was asked for
+    recording(line(100, device))
+    recording(line(4000, device))
+    with pytest.raises(NoRoom):
+        recording.check()
+
+
+def test_shapes_are_those_of_the_first_call(record, device):
+    recording = record()
+    recording(line(100, device))
+    with pytest.raises(RuntimeError):
+        recording(line(100, device)[:7])
