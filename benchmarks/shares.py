@@ -9,13 +9,11 @@ from collections.abc import Callable
 from inspect import unwrap
 from typing import Any
 
-from torch import nn
-
 from densescan.geometry.sampling import farthest_point_sampling
 from densescan.nets.fused import FusedPointwise
 from densescan.nets.matching import nearest_voxel
 from densescan.sparse.epilogue import Epilogue
-from densescan.sparse.functional import finished_conv, points_to_voxels, sparse_conv
+from densescan.sparse.functional import finished_conv, linear, points_to_voxels, sparse_conv
 from densescan.sparse.modules import BatchNorm, LayerNorm, PointwiseConv, ReLU
 from densescan.sparse.rows import gather
 from densescan.sparse.tensor import Voxels, voxelise
@@ -29,7 +27,7 @@ GATHER, SCATTER = "index_select", "embedding_bag"
 OTHER_WORK: dict[str, list[Any]] = {
     "voxels and kernel maps": [voxelise, Voxels.submanifold.func, Voxels.coarser.fget, Voxels.strided.fget],
     "matching to the condition": [nearest_voxel],
-    "linear layers": [nn.Linear.forward],
+    "linear layers": [linear],
     "norm and ReLU": [BatchNorm.forward, LayerNorm.forward, ReLU.forward, *FINISH],
     "points to voxels and back": [points_to_voxels, gather],
     "farthest point sampling": [farthest_point_sampling],

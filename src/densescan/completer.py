@@ -1,11 +1,9 @@
 """From one sparse scan to a dense scene."""
 
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from densescan.ahead import ahead
-from densescan.completion import MIN_POINTS, Completion, CompletionConfig, sampler_of
+from densescan.completion import MIN_POINTS, Completion, CompletionConfig, StageClock, sampler_of
 from densescan.data.io import read_scan
 from densescan.data.scan import Scan
 from densescan.diffusion import Schedule, gaussian, gaussian_ahead, noise_scene
@@ -36,22 +34,6 @@ FAR, MOST_FAR = 10.0, 0.02
 
 
 @dataclass
-class _Clock:
-    """Seconds per stage."""
-
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()
-        self.seconds[name] = time.perf_counter() - began
-
-
-@dataclass
 class _Reduced:
     """A scan that is ready for the networks."""
 
@@ -59,7 +41,7 @@ class _Reduced:
     points: Float[Tensor, "N 3"]
     noise: NoiseFn
     config: CompletionConfig
-    clock: _Clock
+    clock: StageClock
 
 
 class Completer:
@@ -144,7 +126,7 @@ class Completer:
 
     @torch.inference_mode()
     def _reduced(self, scan: Scan | np.ndarray, config: CompletionConfig, seed: int) -> _Reduced:
-        scan, clock = scan if isinstance(scan, Scan) else _as_scan(scan), _Clock(self.device)
+        scan, clock = scan if isinstance(scan, Scan) else _as_scan(scan), StageClock(self.device)
         with clock.stage("crop"):  # 1. keep what lies around the car, within range
             points = torch.from_numpy(scan.points).to(self.device)
             points = points[within_range(points, config.min_range, config.max_range)]

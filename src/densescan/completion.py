@@ -1,13 +1,17 @@
 """What a completion is asked for, and what it gives."""
 
 import math
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from jaxtyping import Float32
 
 from densescan.data.io import write_points
@@ -112,6 +116,22 @@ class Completion:
         Raises: InputError: unknown ending, or a place that cannot be written.
         """
         write_points(path, self.points)
+
+
+@dataclass
+class StageClock:
+    """Seconds of each stage, with what the device is still doing at its end."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+        self.seconds[name] = time.perf_counter() - began
 
 
 def sampler_of(config: CompletionConfig) -> Sampler:

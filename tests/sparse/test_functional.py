@@ -233,7 +233,7 @@ def test_the_size_of_chunks_does_not_matter(layer, fine, monkeypatch):
     feats, kernel = draw(len(source), 3).requires_grad_(), draw(layer.offsets, 3, 4, seed=3).requires_grad_()
     results = []
     for pairs in (16_384, 70):
-        monkeypatch.setattr(kernel_map, "pairs_at_once", lambda width, pairs=pairs: pairs)
+        monkeypatch.setattr(kernel_map, "pairs_at_once", lambda width, dtype, pairs=pairs: pairs)
         out = layer.sparse(feats, kernel, Voxels(fine.keys))
         results.append((out, *gradients(out, feats, kernel)))
     torch.testing.assert_close(*results)

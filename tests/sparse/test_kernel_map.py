@@ -133,14 +133,14 @@ def test_voxel_and_pair_counts_are_those_of_scans(shared, level_of):
 def test_narrow_products_come_in_larger_chunks_and_chunks_are_cut_once():
     grid = torch.cartesian_prod(torch.arange(1), *(torch.arange(14),) * 3)
     full = submanifold_map(pack(grid).sort().values)
-    narrow, wide = full.chunks(64), full.chunks(512)
+    narrow, wide = full.chunks(64, torch.float32), full.chunks(512, torch.float32)
     assert (
         sum(len(chunk.bags) for chunk in narrow)
         == sum(len(chunk.bags) for chunk in wide)
         == count_pairs(full)
     )
-    assert len(wide) == 4 * len(narrow)
-    assert full.chunks(32) is narrow
+    assert (len(narrow), len(wide), len(full.chunks(512, torch.bfloat16))) == (1, 4, 3)
+    assert full.chunks(32, torch.bfloat16) is narrow
 
 
 def count_pairs(kernel_map):

@@ -1,8 +1,8 @@
 """A kernel map cut into chunks: products that stay in the processor's cache until they are summed.
 
-A chunk holds all pairs that end in a run of output rows. One gather fetches their inputs, offset by offset; each offset
-is one matrix product; one sum over bags of products makes the output rows. No sum crosses chunks, memory is read and
-written in ascending order, and nothing is allocated for an offset.
+A chunk holds all pairs that end in a run of output rows. For each offset their inputs are fetched and multiplied; one
+sum over bags of products makes the output rows. No sum crosses chunks, memory is read and written in ascending order,
+and nothing is allocated for an offset.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,18 @@ from torch import Tensor
 from densescan.sparse.matmul import repeating
 
 ROWS_AT_ONCE = 8_192  # of one matrix product, at most
-FEW_PAIRS = 16_384  # of a chunk, about: 8 MiB of bfloat16 products at 256 channels
-MANY_PAIRS = 65_536
+FEW_PAIRS = 16_384  # of a chunk, about: 32 MiB of products for two copies of 256 channels
+FEW_REDUCED_PAIRS = 24_576
+MANY_PAIRS = 131_072
 WIDE = 128
 
 
-def pairs_at_once(width: int) -> int:
+def pairs_at_once(width: int, dtype: torch.dtype) -> int:
     """How many pairs a chunk has, about, for products of so many channels: more of narrow ones, whose matrix products
     take so little time that starting them counts."""
-    return MANY_PAIRS if width <= WIDE else FEW_PAIRS
+    if width <= WIDE:
+        return MANY_PAIRS
+    return FEW_REDUCED_PAIRS if dtype.itemsize == 2 else FEW_PAIRS
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,12 @@ def _convolve(
     """out[o] = sum_k feats[i] @ kernel[k] over the pairs (i, o) of each offset; sums are kept in float32 or wider."""
     copies, (c_in, c_out) = feats.shape[1:-1], kernel.shape[1:]
     n_copies, flat = copies.numel(), feats.flatten(1)
-    chunks = kernel_map.chunks(n_copies * max(c_in, c_out))
+    chunks = kernel_map.chunks(n_copies * max(c_in, c_out), feats.dtype)
     new = feats.new_empty if chunks else feats.new_zeros
     out = new(kernel_map.n_out, *copies, c_out)
     most = max((len(chunk.in_rows) for chunk in chunks), default=0)
-    fetched, products = feats.new_empty(most, flat.shape[1]), feats.new_empty(most, n_copies * c_out)
+    most_at_once = max((max(chunk.sizes) for chunk in chunks), default=0)
+    fetched, products = feats.new_empty(most_at_once, flat.shape[1]), feats.new_empty(most, n_copies * c_out)
     rows, row_products = fetched.view(-1, c_in), products.view(-1, c_out)
     kernels = kernel.unbind(0)
     if epilogue is not None:
@@ -40,9 +41,10 @@ def _convolve(
         epilogue = epilogue.repeated(torch.Size((most_rows, *copies, c_out)))
     for chunk in chunks:
         n = len(chunk.in_rows)
-        torch.index_select(flat, 0, chunk.in_rows, out=fetched[:n])
-        for k, block, block_products in _blocks(chunk, n_copies, rows, row_products):
-            matmul(block, kernels[k], out=block_products)
+        blocks = row_products[: n * n_copies].split([n_copies * size for size in chunk.sizes])
+        for k, in_rows, block in zip(chunk.offsets, chunk.in_rows.split(chunk.sizes), blocks, strict=True):
+            torch.index_select(flat, 0, in_rows, out=fetched[: len(in_rows)])
+            matmul(rows[: len(block)], kernels[k], out=block)
         ends = slice(chunk.first, chunk.last)
         sums = F.embedding_bag(chunk.bags, products[:n], chunk.bag_starts, mode="sum").unflatten(
             1, (*copies, -1)
@@ -59,7 +61,7 @@ def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> 
     c_in, c_out = feats.shape[-1], grad_out.shape[-1]
     n_copies, wide = feats.shape[1:-1].numel(), torch.promote_types(feats.dtype, torch.float32)
     grad = torch.zeros(len(kernel_map.pairs), c_in, c_out, dtype=wide, device=feats.device)
-    for chunk in kernel_map.chunks(n_copies * max(c_in, c_out)):
+    for chunk in kernel_map.chunks(n_copies * max(c_in, c_out), feats.dtype):
         fetched = feats.flatten(1).index_select(0, chunk.in_rows).view(-1, c_in)
         ends = F.pad(grad_out[chunk.first : chunk.last].flatten(1), (0, 0, 0, 1))  # zeros for the padding
         ends = ends.index_select(0, chunk.ends).view(-1, c_out)

@@ -36,12 +36,12 @@ class KernelMap:
         """The map of the adjoint: inputs and outputs exchanged."""
         return KernelMap(tuple(p and (p[1], p[0]) for p in self.pairs), n_in=self.n_out, n_out=self.n_in)
 
-    def chunks(self, width: int) -> tuple[Chunk, ...]:
+    def chunks(self, width: int, dtype: torch.dtype) -> tuple[Chunk, ...]:
         """The same pairs in the order in which a processor with a cache takes them; cut once for each size of chunk.
 
-        width: channels of a product, all copies together.
+        width: channels of a product, all copies together. dtype: of its numbers.
         """
-        size = pairs_at_once(width)
+        size = pairs_at_once(width, dtype)
         if size not in self._cuts:
             device = next((pair[0].device for pair in self.pairs if pair is not None), None)
             every = torch.arange(self.n_in, device=device)

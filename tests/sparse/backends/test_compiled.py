@@ -14,18 +14,19 @@ import json, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from densescan.sparse.backends import kernels, nearest, search, table_kernels
+from densescan.sparse.backends import farthest, kernels, nearest, search, table_kernels
 
-modules = {"kernels": kernels, "nearest": nearest, "search": search, "table_kernels": table_kernels}
+modules = {m.__name__.split(".")[-1]: m for m in (farthest, kernels, nearest, search, table_kernels)}
 kernel = getattr(modules[sys.argv[1]], sys.argv[2])
 types, constants, options = (json.loads(text) for text in sys.argv[3:])
 signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
 aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names)
            if types.get(name, "").startswith("*") or name in ("c_in", "c_out")}
 source = ASTSource(kernel, signature, constants, aligned)
-code = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={**options, "enable_fp_fusion": True})
+code = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 ptx = code.asm["ptx"]
-print(json.dumps({word: ptx.count(word) for word in ("wgmma.mma_async", "cp.async.cg", ".local")}))
+print(json.dumps({word: ptx.count(word) for word in ("wgmma.mma_async", "cp.async.cg", ".local", "fma.")}))
 """
 _BF16, _INT32, _INT64, _FLOAT32 = "*bf16", "*i32", "*i64", "*fp32"
 CONV = {
@@ -83,6 +84,12 @@ NEAREST_POINT = {
     **{"rows": _INT32, "n_queries": "i32", "n_targets": "i32"},
 }
 NEAREST_POINT_FORM = {"BLOCK_Q": 64, "BLOCK_T": 64, "BLOCK_BOXES": 128}
+FARTHEST = {
+    **dict.fromkeys(("points", "squares", "values", "greatest", "new", "candidates", "top"), _FLOAT32),
+    **dict.fromkeys(("n_new", "counts", "settled", "wanted", "rows", "n_candidates", "done"), _INT32),
+    "length": "i32",
+}
+FARTHEST_FORM = {"CANDIDATES": 2048, "LEVELS": 64, "BLOCK": 512, "TOGETHER": 256}
 CASES = {
     "convolution": ("kernels", "convolve_kernel", CONV, CONV_FORM, True),
     "convolution of scaled rows": ("kernels", "convolve_kernel", CONV, {**CONV_FORM, "SCALED": True}, True),
@@ -99,6 +106,22 @@ CASES = {
     "tiles": ("table_kernels", "_tiles_kernel", TILES, {"K": 27, "SIZE": 32, "TILES": 16}, False),
     "columns in order": ("table_kernels", "_permute_kernel", PERMUTED, {"K": 27, "BLOCK": 512}, False),
     "nearest": ("search", "_nearest_kernel", NEAREST, NEAREST_FORM, False),
+    "farthest: approach": (
+        "farthest",
+        "_approach_kernel",
+        FARTHEST,
+        {**FARTHEST_FORM, "BLOCK_NEW": 8},
+        False,
+    ),
+    "farthest: count": ("farthest", "_count_kernel", FARTHEST, FARTHEST_FORM, False),
+    "farthest: gather": ("farthest", "_gather_kernel", FARTHEST, FARTHEST_FORM, False),
+    "farthest: select": (
+        "farthest",
+        "_select_kernel",
+        FARTHEST,
+        {"CANDIDATES": 2048, "BLOCK": 16, "BLOCK_OTHER": 256},
+        False,
+    ),
     "nearest point": ("nearest", "_nearest_point_kernel", NEAREST_POINT, NEAREST_POINT_FORM, False),
 }
 
@@ -110,7 +133,9 @@ def test_kernels_compile_for_hopper(case, tmp_path):
     module, name, types, form, multiplies = CASES[case]
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
-    arguments = [json.dumps(x) for x in (types, form, {"num_warps": 4, "num_stages": 3})]
+    fused = module != "farthest"  # where each product is rounded, as on a processor
+    options = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": fused}
+    arguments = [json.dumps(x) for x in (types, form, options)]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, module, name, *arguments],
         env=environment,
@@ -123,3 +148,4 @@ def test_kernels_compile_for_hopper(case, tmp_path):
     assert (counts["wgmma.mma_async"] > 0) == multiplies
     assert (counts["cp.async.cg"] > 0) == multiplies  # loads run ahead of products
     assert counts[".local"] == 0
+    assert fused or counts["fma."] == 0

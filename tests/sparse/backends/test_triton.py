@@ -329,3 +329,15 @@ def test_features_beside_the_result_are_kept(backend, case, draw, copies):
     assert torch.equal(
         finished_conv(feats, kernel.detach(), kernel_map, Epilogue(), beside=beside)[..., 8:], beside
     )
+
+
+def test_the_gradient_of_a_symmetric_map_needs_no_other_table(backend, level, draw, monkeypatch):
+    from densescan.sparse.backends.table_map import TableMap, submanifold_map
+
+    keys = level((60, 1, 25)).keys
+    feats, kernel = draw(len(keys), 5).requires_grad_(), draw(27, 5, 7, seed=2).requires_grad_()
+    expected = reference(feats, kernel, submanifold_map(keys))
+    monkeypatch.setattr(TableMap, "transposed", property(lambda _: pytest.fail("made another table")))
+    assert_near(
+        results(backend.sparse_conv, feats, kernel, submanifold_map(keys)), expected, TOLERANCE[torch.float32]
+    )

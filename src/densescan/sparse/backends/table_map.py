@@ -53,10 +53,12 @@ def sort_together(maps: Sequence[TableMap]) -> None:
 
 
 def submanifold_map(keys: Int[Tensor, " V"]) -> TableMap:
-    """As `kernel_map.submanifold_map`. Offset 26 - k undoes offset k."""
-    return TableMap(
+    """As `kernel_map.submanifold_map`. Symmetric: offset 26 - k undoes offset k."""
+    found = TableMap(
         lambda: neighbour_rows(keys), lambda: neighbour_rows(keys).flip(0), n_in=len(keys), n_out=len(keys)
     )
+    vars(found)["symmetric"] = True
+    return found
 
 
 def strided_map(

@@ -57,10 +57,17 @@ class _SparseConv(torch.autograd.Function):
         feats, kernel = ctx.saved_tensors
         grad_feats = grad_kernel = None
         if ctx.needs_input_grad[0]:
-            grad_feats = convolve(grad_out, kernel.transpose(1, 2), table_of(ctx.kernel_map.transposed))
+            grad_feats = _adjoint(grad_out, kernel.transpose(1, 2), ctx.kernel_map)
         if ctx.needs_input_grad[1]:
             grad_kernel = kernel_gradient(feats, grad_out, table_of(ctx.kernel_map))
         return grad_feats, grad_kernel, None
+
+
+def _adjoint(grad_out: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+    """The gradient of the features. kernel: with its channels exchanged."""
+    if getattr(kernel_map, "symmetric", False):  # the same table, looked at from the other end
+        return convolve(grad_out, kernel.flip(0), table_of(kernel_map))
+    return convolve(grad_out, kernel, table_of(kernel_map.transposed))
 
 
 def sparse_conv(
