@@ -1,5 +1,6 @@
 """The completer against the recorded pipeline, its identities, and what it promises: one seed, one scene."""
 
+import copy
 import json
 import math
 import threading
@@ -23,7 +24,10 @@ from densescan.nets.denoiser import Denoiser
 from densescan.nets.encoder import ConditionEncoder
 from densescan.nets.minkunet import NetConfig
 from densescan.nets.networks import Networks
+from densescan.nets.passes import Passes, RecordedPasses
 from densescan.nets.refiner import Refiner
+from densescan.sparse.backends import room
+from densescan.sparse.backends.recording import NoRoom
 from densescan.sparse.matmul import multiplies_bfloat16
 from densescan.weights.official import from_state_dict
 
@@ -182,6 +186,60 @@ def test_the_global_generator_is_neither_read_nor_moved(completer):
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     assert np.array_equal(first, completer(A).points)
+
+
+# Recordings
+
+
+def test_a_scene_without_room_is_computed_anew(completer, monkeypatch):
+    """What a recording gave before it was found to be too small is forgotten, and the noise drawn from the start."""
+    expected = completer(A)
+
+    class TooSmall(Passes):
+        checks = 0
+
+        def check(self):
+            self.checks += 1
+            raise NoRoom
+
+    recorded, forgotten = [], []
+
+    def record(plain, _):
+        recorded.append(TooSmall(plain.networks, plain.scale))
+        return recorded[-1]
+
+    monkeypatch.setattr(completer, "_recorded", record)
+    monkeypatch.setattr(completer._recordings, "forget", forgotten.append)
+    assert np.array_equal(completer(A).points, expected.points)
+    assert forgotten == recorded
+    assert recorded[0].checks == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_recorded_scenes_are_the_plain_ones_to_the_bit(networks, monkeypatch):
+    completer, plain = (Completer(copy.deepcopy(networks), CONFIG, "cuda") for _ in range(2))
+    monkeypatch.setattr(plain, "_recorded", lambda passes, _: passes)
+    for seed in range(4):  # the first runs plainly, the second is recorded, the others are replayed
+        found, expected = completer(A, seed=seed), plain(A, seed=seed)
+        assert np.array_equal(found.points, expected.points)
+        assert np.array_equal(found.coarse, expected.coarse)
+    assert [type(passes) for passes in completer._recordings._kept.values()] == [RecordedPasses]
+    near = A * np.float32(0.5)  # as many points, fewer voxels, then more
+    for scan in (near, A, near):
+        assert np.array_equal(completer(scan).points, plain(scan).points)
+    streamed = [scene.points for scene in completer.stream([A, near, A])]
+    assert all(
+        np.array_equal(one, plain(scan).points) for one, scan in zip(streamed, (A, near, A), strict=True)
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_scans_that_outgrow_their_recording_are_completed_all_the_same(networks, monkeypatch):
+    monkeypatch.setattr(room, "_MARGIN", 0.5)
+    monkeypatch.setattr(room, "_STEP", 1)
+    completer = Completer(copy.deepcopy(networks), CONFIG, "cuda")
+    scenes = [completer(A).points for _ in range(3)]
+    assert all(np.array_equal(scene, scenes[0]) for scene in scenes)
 
 
 # Cost

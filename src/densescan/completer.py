@@ -152,15 +152,20 @@ class Completer:
 
     @torch.inference_mode()
     def _completed(self, reduced: _Reduced, seed: int, on_step: OnStep | None) -> Completion:
-        plain = passes = self._passes(reduced.config)
-        if self.device.type == "cuda" and backend_of(reduced.points) == "triton":
-            passes = self._recordings.of(plain, len(reduced.points), reduced.config.repeat)
+        plain = self._passes(reduced.config)
+        passes = self._recorded(plain, reduced)
         try:
             return self._sampled(passes, reduced, seed, on_step)
         except NoRoom:
             self._recordings.forget(passes)
             noise = self._noise(seed, len(reduced.points) * reduced.config.repeat)
             return self._sampled(plain, replace(reduced, noise=noise), seed, on_step)
+
+    def _recorded(self, plain: Passes, reduced: _Reduced) -> Passes:
+        """On a GPU, for scans of a size that comes again, a recording; results are the same."""
+        if self.device.type != "cuda" or backend_of(reduced.points) != "triton":
+            return plain
+        return self._recordings.of(plain, len(reduced.points), reduced.config.repeat)
 
     def _sampled(self, passes: Passes, reduced: _Reduced, seed: int, on_step: OnStep | None) -> Completion:
         points, config, clock = reduced.points, reduced.config, reduced.clock
