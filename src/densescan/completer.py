@@ -183,9 +183,7 @@ class Completer:
         with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
             scene = passes.refine(x_0, kept) if config.refine else coarse
             passes.check()
-        return Completion(
-            scene.cpu().numpy(), coarse.cpu().numpy(), reduced.scan, clock.seconds, seed, config
-        )
+        return Completion(_to_numpy(scene), _to_numpy(coarse), reduced.scan, clock.seconds, seed, config)
 
     def sample(
         self, points: Float[Tensor, "B N 3"], config: CompletionConfig, noise: NoiseFn
@@ -260,6 +258,14 @@ def _as_scan(array: np.ndarray) -> Scan:
         dropped = int((~finite).sum())
         warnings.warn(f"dropped {dropped} of {len(array)} points that are not finite", stacklevel=3)
     return Scan(np.ascontiguousarray(array[finite, :3], np.float32))
+
+
+def _to_numpy(points: Float[Tensor, "M 3"]) -> Float32[np.ndarray, "M 3"]:
+    """From a GPU by way of memory that it copies to fast; there is little of that, so that it is not given away."""
+    if points.device.type != "cuda":
+        return points.numpy()
+    staged = torch.empty(points.shape, dtype=points.dtype, pin_memory=True)
+    return staged.copy_(points).numpy().copy()
 
 
 def _check_enough(points: Tensor, scan: Scan, config: CompletionConfig) -> None:
