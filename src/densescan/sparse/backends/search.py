@@ -17,7 +17,7 @@ from densescan.sparse.keys import AXIS_BITS, BIAS
 from densescan.sparse.tensor import Voxels
 
 _SEARCH_BLOCK = 256  # voxels a program
-_NEAREST_BLOCKS = (64, 32)  # queries and targets that a program compares at a time
+_NEAREST_BLOCKS = (32, 16)  # queries and targets that a program of two warps compares at a time
 MAX_TARGETS = 1 << 24  # a row number takes the lower bits of a 64-bit number, a squared distance the 40 above
 
 
@@ -169,6 +169,6 @@ def nearest_rows(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
             _nearest_kernel[(triton.cdiv(len(queries), block_q),)](
                 queries.keys, targets.keys, rows, len(queries),
                 len(targets), len(targets).bit_length(), queries.stride, targets.stride,
-                BITS=AXIS_BITS, OFFSET=BIAS, FREE=FIRST_FREE, BLOCK_Q=block_q, BLOCK_T=block_t, **COMPILE,
+                BITS=AXIS_BITS, OFFSET=BIAS, FREE=FIRST_FREE, BLOCK_Q=block_q, BLOCK_T=block_t, num_warps=2, **COMPILE,
             )  # fmt: skip
     return rows
