@@ -31,8 +31,7 @@ part tests 150 "$PYTHON" -m pytest tests/sparse/backends -p no:cacheprovider
 part kernels 110 "$PYTHON" benchmarks/kernels.py --device cuda --points 180000 --backward --repeats 5 \
     --noise 0.985 0.05 --record "$OUT/kernels-backward.json"
 part forward 60 "$PYTHON" benchmarks/kernels.py --device cuda --points 180000 --repeats 10 --record "$OUT/kernels.json"
-part tune 90 "$PYTHON" benchmarks/kernels.py --device cuda --points 180000 --repeats 10 --noise 0.24 --tune \
-    --backends triton --record "$OUT/kernels-tuned.json"
+part cuts 90 "$PYTHON" benchmarks/cuts.py --record "$OUT/cuts.json"
 part completion 120 "$PYTHON" benchmarks/completion_gpu.py --record "$OUT/completion.json"
 part training 80 "$PYTHON" benchmarks/training.py --stages teacher --width 1.0 --batch-size 2 --scan-points 18000 \
     --truth-points 180000 --steps 3 --no-cpu --record "$OUT/training.json"

@@ -1,7 +1,7 @@
 """Every convolution of the denoiser on real kernel maps: counted work, measured seconds, share of the roofline.
 
     python benchmarks/kernels.py --points 18000 --record benchmarks/results/kernels-18000.json
-    python benchmarks/kernels.py --device cuda --points 180000 --tune --record benchmarks/results/kernels-gpu.json
+    python benchmarks/kernels.py --device cuda --points 180000 --record benchmarks/results/kernels-gpu.json
 
 The maps are those of a scan, repeated and noised as in sampling; pairs are counted, not estimated. Features and weights
 are random. The roofline is measured in the same run: a large matrix product in the same type, and a large copy. Every
@@ -14,7 +14,6 @@ import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
@@ -39,7 +38,6 @@ from densescan.training.record import environment, write_json
 
 ON_GPU = torch.cuda.is_available()
 LARGEST_ERROR = {"float32": 2e-3, "bfloat16": 2e-2, "float16": 3e-3}  # relative; float32 may be TF32 on a GPU
-TUNED = 6  # convolutions, those with the most work
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,6 @@ class Options:
     """What to measure: plain PyTorch, Triton's kernels."""
     backward: bool = False
     """Measure forward and both gradients in place of forward alone."""
-    tune: bool = False
-    """Try other cuts into programs for the heaviest convolutions (Triton)."""
     repeats: int = 3
     """Runs; the median counts."""
     threads: int | None = None
@@ -74,10 +70,8 @@ class Options:
     """Write everything to this JSON file."""
 
     def __post_init__(self) -> None:
-        if self.device == "cpu" and (self.tune or "triton" in self.backends):
-            raise InputError(
-                "Triton's kernels are timed on a GPU: add --device cuda, or leave out triton and --tune"
-            )
+        if self.device == "cpu" and "triton" in self.backends:
+            raise InputError("Triton's kernels are timed on a GPU: add --device cuda, or leave out triton")
         if self.points < REPEAT or self.points % REPEAT:
             raise InputError(f"points must be a multiple of {REPEAT}, got {self.points}")
 
@@ -193,33 +187,6 @@ def _sum_line(rows: list[Row], machine: Machine, backends: tuple[Backend, ...]) 
     return f"| {' | '.join(cells)} |"
 
 
-def tune(rows: list[tuple[Row, KernelMap]], options: Options) -> dict[str, dict[str, float]]:
-    """Seconds of the heaviest convolutions under several cuts into programs."""
-    from densescan.sparse.backends.triton import Blocks, convolve
-
-    found: dict[str, dict[str, float]] = {}
-    for row, kernel_map in sorted(rows, key=lambda pair: -pair[0].work.flop)[:TUNED]:
-        dtype, conv, table = getattr(torch, options.dtype), row.conv, table_of(kernel_map)
-        feats = torch.randn(row.size.n_in, conv.c_in, device=options.device).to(dtype)
-        kernel = torch.randn(len(table.rows), conv.c_in, conv.c_out, device=options.device).to(dtype)
-        times = found.setdefault(f"{conv.name}, stride {1 << conv.level}, noise {row.noise:g} m", {})
-        for rows_cut, c_out, c_in, warps, stages in CUTS:
-            blocks = Blocks(rows_cut, c_out, c_in, warps, stages)
-            seconds = median_seconds(
-                lambda x=feats, w=kernel, t=table, b=blocks: convolve(x, w, t, blocks=b),
-                options.device, options.repeats,
-            )  # fmt: skip
-            times[f"{rows_cut}x{c_out}x{c_in}, {warps} warps, {stages} stages"] = seconds
-    return found
-
-
-CUTS = (
-    (64, 64, 64, 4, 3), (64, 128, 64, 4, 3), (64, 128, 32, 4, 4), (128, 64, 64, 4, 3), (128, 128, 64, 8, 3),
-    (128, 128, 32, 8, 4), (128, 128, 64, 4, 3), (128, 256, 64, 8, 3), (256, 128, 64, 8, 3),
-)  # fmt: skip
-"""Rows, output and input channels, warps and stages that `tune` tries."""
-
-
 def read_reduced(path: Path, points: int) -> Tensor:
     """The scan as the completer reduces it: within range, by farthest point sampling."""
     scan = torch.from_numpy(read_scan(path).points)
@@ -241,23 +208,17 @@ def main(options: Options) -> None:
         f"{machine.name}: {machine.flops / 1e9:.0f} GFLOP/s in {options.dtype}, {machine.bandwidth / 1e9:.1f} GB/s"
     )
     rows: list[Row] = []
-    tuned: dict[str, Any] = {}
     for sigma in options.noise:
         scene = rows_of_scene(scan, sigma, convs, options)
         for row, kernel_map in scene:
             measure_row(row, kernel_map, options)
         rows += [row for row, _ in scene]
-        if options.tune:
-            tuned |= tune(scene, options)
     print("\n".join(table_lines(rows, machine, options.backends)))
     print(
         f"\nPadding: in tiles of {TILE} rows. Largest relative error: {max(max(r.errors.values()) for r in rows):.1e}"
     )
-    for name, times in tuned.items():
-        best = sorted(times.items(), key=lambda item: item[1])[:3]
-        print(f"{name}: " + "; ".join(f"{cut} {1e3 * seconds:.3f} ms" for cut, seconds in best))
     if options.record is not None:
-        found = {"rows": [asdict(row) for row in rows], "tuned": tuned, "machine": asdict(machine)}
+        found = {"rows": [asdict(row) for row in rows], "machine": asdict(machine)}
         settings = asdict(options) | {"scan": options.scan.name, "record": None}
         write_json(options.record, {"environment": environment(), "options": settings, **found})
 

@@ -1,5 +1,6 @@
 """One LiDAR sweep as the rest of the package sees it."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,24 @@ class Scan:
                 f"expected one remission a point, got {self.remission.shape} for {len(self.points)} points: "
                 "leave the remission out or give one value a point"
             )
+
+    @classmethod
+    def of_array(cls, array: np.ndarray) -> "Scan":
+        """The first three columns of an array of numbers; points that are not finite are dropped with a warning that
+        counts them.
+
+        Raises: InputError: anything else.
+        """
+        array = np.asarray(array)
+        if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
+            raise InputError(
+                f"expected a scan as an array of numbers (N, 3) or wider, got shape {array.shape} of {array.dtype}"
+            )
+        finite = np.isfinite(array[:, :3]).all(axis=1)
+        if not finite.all():
+            dropped = int((~finite).sum())
+            warnings.warn(f"dropped {dropped} of {len(array)} points that are not finite", stacklevel=3)
+        return cls(np.ascontiguousarray(array[finite, :3], np.float32))
 
     def __len__(self) -> int:
         return len(self.points)

@@ -29,6 +29,7 @@ from torch import Tensor
 from densescan.errors import InputError
 from densescan.sparse.backends.launch import on_device_of
 from densescan.sparse.backends.nearest import MAX_POINTS
+from densescan.sparse.backends.recording import recorded
 
 _CANDIDATES = 2048  # of a round, at most: fewer make for more rounds, more for points that nobody wants
 _ROUNDS = 16  # before the host looks whether they were enough
@@ -211,7 +212,9 @@ class _Selection:
             self.candidates, self.rows = floats(4, _CANDIDATES), ints(_CANDIDATES)
             self.new, self.top = floats(3, _CANDIDATES), floats(1)
             self.n_candidates, self.n_new, self.wanted, self.done = ints(1), ints(1), ints(1), ints(1)
-        self.advance = self._recorded() if device.type == "cuda" else self._launch
+        self.advance: Callable[[], None] = self._launch
+        if device.type == "cuda":
+            self.advance = recorded(self._launch, device)[0].replay  # of copies of one point, so far
 
     def begin(self, points: Float32[Tensor, "N 3"], n: int, start: int) -> None:
         """Select the start, so that `advance` selects the n - 1 after it; nothing here waits for the device."""
@@ -224,14 +227,6 @@ class _Selection:
         self.n_new.fill_(1)
         self.wanted.fill_(n)
         self.done.zero_()
-
-    def _recorded(self) -> Callable[[], None]:
-        with torch.cuda.device(self.points.device):
-            self._launch()  # compiles the kernels; selects nothing, for there are only copies of one point
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._launch()
-        return graph.replay
 
     def _launch(self) -> None:
         """Several rounds. Those after the last do nothing."""

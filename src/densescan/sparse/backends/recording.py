@@ -5,6 +5,7 @@ write the same memory: shapes must not depend on the scene, hence the `Room`.
 """
 
 from collections.abc import Callable
+from threading import RLock
 from typing import Any
 
 import torch
@@ -12,9 +13,29 @@ from torch import Tensor
 
 from densescan.sparse.backends.room import Room, within
 
+ALONE = RLock()
+"""Held while launches are recorded, and by other threads while they use the GPU."""
+
 
 class NoRoom(Exception):
     """A scene had more voxels than a recording has room for, or points that are not valid: compute it without."""
+
+
+def recorded(function: Callable[[], Any], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """The launches of a function as a CUDA graph, and what the function gave, which each replay writes anew.
+
+    The function runs once before, so that kernels are compiled and libraries ready.
+    """
+    with ALONE, torch.cuda.device(device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            function()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            result = function()
+    return graph, result
 
 
 class Recording:
@@ -60,20 +81,7 @@ class Recording:
         self._run()  # finds how many voxels there are
         self._room = Room(device, self._room.enough(), self._absent)
         if device.type == "cuda":
-            with torch.cuda.device(device):
-                self._graph = self._record()
-
-    def _record(self) -> torch.cuda.CUDAGraph:
-        # Kernels are compiled, and libraries get ready, in a run that is not recorded, on a stream of its own.
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            self._run()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self.output = self._run()
-        return graph
+            self._graph, self.output = recorded(self._run, device)
 
     def _run(self) -> Any:
         with within(self._room):
