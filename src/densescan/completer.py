@@ -1,5 +1,6 @@
 """From one sparse scan to a dense scene."""
 
+import gc
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,15 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from densescan.ahead import ahead
-from densescan.completion import MIN_POINTS, Completion, CompletionConfig, StageClock, sampler_of
+from densescan.completion import (
+    Completion,
+    CompletionConfig,
+    StageClock,
+    check_enough,
+    check_not_empty,
+    sampler_of,
+    warn_of_strays,
+)
 from densescan.data.io import read_scan
 from densescan.data.scan import Scan
 from densescan.diffusion import Schedule, gaussian, gaussian_ahead, noise_scene
@@ -24,14 +33,12 @@ from densescan.geometry.crop import clean_scene, within_range
 from densescan.geometry.sampling import farthest_point_sampling
 from densescan.nets.fused import fuse
 from densescan.nets.networks import Networks
-from densescan.nets.passes import Passes, Recordings
+from densescan.nets.passes import Passes, RecordedPasses, Recordings
 from densescan.sparse.backends import backend_of
 from densescan.sparse.backends.recording import ALONE, NoRoom
 from densescan.sparse.matmul import multiplies_bfloat16
 
 OnStep = Callable[[int, int], None]
-FAR, MOST_FAR = 10.0, 0.02
-"""How far a sampled point may lie from where it was noised [m], and the share that may lie farther without a word."""
 
 
 @dataclass
@@ -51,7 +58,8 @@ class Completer:
     networks: encoder and denoiser, and a refiner if there is one. config: parameters of every completion unless a
     call says otherwise. device: where the networks run. Their weights are taken as they are at the first completion.
     record: on a GPU with Triton, record the launches for scans of a size that comes again, and replay them: the same
-    scenes in a third of the time, for a gigabyte or two of memory that stays taken.
+    scenes in a third of the time, for a gigabyte or two of memory that stays taken. Several threads may ask at once:
+    one replays, the others launch.
     Raises: InputError: no encoder or no denoiser.
     """
 
@@ -135,7 +143,7 @@ class Completer:
             with clock.stage("crop"):  # 1. keep what lies around the car, within range
                 points = torch.from_numpy(scan.points).to(self.device)
                 points = points[within_range(points, config.min_range, config.max_range)]
-                _check_enough(points, scan, config)
+                check_enough(points, scan, config)
             noise = self._noise(seed, min(len(points), config.scan_points) * config.repeat)
             with clock.stage("reduce"):  # 2. an even subset of N points
                 points = self._subset(points, config.scan_points)
@@ -158,20 +166,39 @@ class Completer:
     @torch.inference_mode()
     def _completed(self, reduced: _Reduced, seed: int, on_step: OnStep | None) -> Completion:
         plain = self._passes(reduced.config)
-        passes = self._recorded(plain, reduced)
+        recorded = self._recorded(plain, reduced)
+        if recorded is None or not recorded.taken.acquire(blocking=False):  # another thread is at it
+            return self._sampled(plain, reduced, seed, on_step)
         try:
-            return self._sampled(passes, reduced, seed, on_step)
-        except NoRoom:
-            if self._recordings is not None:
-                self._recordings.forget(passes)
-            noise = self._noise(seed, len(reduced.points) * reduced.config.repeat)
-            return self._sampled(plain, replace(reduced, noise=noise), seed, on_step)
+            completion = self._replayed(recorded, reduced, seed, on_step)
+        finally:
+            recorded.taken.release()
+        if completion is not None:
+            return completion
+        del recorded  # and its memory
+        gc.collect()
+        noise = self._noise(seed, len(reduced.points) * reduced.config.repeat)
+        return self._sampled(plain, replace(reduced, noise=noise), seed, on_step)
 
-    def _recorded(self, plain: Passes, reduced: _Reduced) -> Passes:
+    def _replayed(
+        self, recorded: RecordedPasses, reduced: _Reduced, seed: int, on_step: OnStep | None
+    ) -> Completion | None:
+        """The scene by recorded passes; None: it has no room, or recordings none in memory, and they are let go of."""
+        assert self._recordings is not None
+        try:
+            return self._sampled(recorded, reduced, seed, on_step)
+        except NoRoom:
+            self._recordings.forget(recorded)
+        except torch.OutOfMemoryError:
+            warnings.warn("not enough memory to record launches: slower from now on", stacklevel=6)
+            self._recordings = None
+        return None
+
+    def _recorded(self, plain: Passes, reduced: _Reduced) -> RecordedPasses | None:
         """On a GPU, for scans of a size that comes again, a recording; results are the same."""
         wanted = self.device.type == "cuda" and backend_of(reduced.points) == "triton"
         if self._recordings is None or not wanted:
-            return plain
+            return None
         return self._recordings.of(plain, len(reduced.points), reduced.config.repeat)
 
     def _sampled(self, passes: Passes, reduced: _Reduced, seed: int, on_step: OnStep | None) -> Completion:
@@ -185,8 +212,8 @@ class Completer:
             x_init = points.repeat(config.repeat, 1)
             kept = clean_scene(x_0, x_init, config.max_range)
             coarse = x_0[kept]
-            _check_not_empty(coarse, reduced.scan)
-            _warn_of_strays(x_0, x_init, reduced.scan)
+            check_not_empty(coarse, reduced.scan)
+            warn_of_strays(x_0, x_init, reduced.scan)
         with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
             scene = passes.refine(x_0, kept) if config.refine else coarse
             passes.check()
@@ -256,35 +283,6 @@ class Completer:
 def _to_numpy(points: Float[Tensor, "M 3"]) -> Float32[np.ndarray, "M 3"]:
     """From a GPU by way of memory that it copies to fast; there is little of that, so that it is not given away."""
     if points.device.type != "cuda":
-        return points.numpy()
+        return points.cpu().numpy()
     staged = torch.empty(points.shape, dtype=points.dtype, pin_memory=True)
     return staged.copy_(points).numpy().copy()
-
-
-def _check_enough(points: Tensor, scan: Scan, config: CompletionConfig) -> None:
-    if len(points) < MIN_POINTS:
-        raise InputError(
-            f"{scan.path or 'the scan'}: {len(points)} of {len(scan.points)} points lie between "
-            f"{config.min_range:g} and {config.max_range:g} m from the sensor, at least {MIN_POINTS} are needed; "
-            "check that the scan is in metres and in the sensor's frame, or widen the range"
-        )
-
-
-def _warn_of_strays(x_0: Tensor, x_init: Tensor, scan: Scan) -> None:
-    """Points start a metre from the scan, more or less; where many end far from it, their predictions ran away."""
-    far = ~((x_0 - x_init).square().sum(1) < FAR**2)  # NaN is far
-    share = float(far.float().mean())
-    if share > MOST_FAR:
-        warnings.warn(
-            f"{scan.path or 'the scan'}: {share:.0%} of the sampled points were carried off by more than {FAR:g} m; "
-            "these weights do not suit the scan or the parameters",
-            stacklevel=5,
-        )
-
-
-def _check_not_empty(coarse: Tensor, scan: Scan) -> None:
-    if not len(coarse):
-        raise InputError(
-            f"{scan.path or 'the scan'}: no point of the sampled scene is finite and within range and height of the "
-            "scan; these weights do not suit the scan or the parameters: try the model's own steps, lam and sampler"
-        )

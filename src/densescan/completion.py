@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float32
+from torch import Tensor
 
 from densescan.data.io import write_points
 from densescan.data.scan import Scan
@@ -22,6 +24,8 @@ from densescan.errors import InputError
 
 SamplerName = Literal["sde-dpm-solver++", "dpm-solver++", "ddpm", "ddim", "consistent", "renoise"]
 LastStep = Literal["diffusers-0.18", "diffusers-new"]
+FAR, MOST_FAR = 10.0, 0.02
+"""How far a sampled point may lie from where it was noised [m], and the share that may lie farther without a word."""
 MIN_POINTS = 2  # fewer have no spread, which the post-processing needs
 
 
@@ -145,3 +149,34 @@ def sampler_of(config: CompletionConfig) -> Sampler:
         "renoise": partial(renoise, churn=config.eta),
     }
     return samplers[config.sampler]
+
+
+def check_enough(points: Tensor, scan: Scan, config: CompletionConfig) -> None:
+    """Raises: InputError: fewer points of a scan lie within range than a completion needs."""
+    if len(points) < MIN_POINTS:
+        raise InputError(
+            f"{scan.path or 'the scan'}: {len(points)} of {len(scan.points)} points lie between "
+            f"{config.min_range:g} and {config.max_range:g} m from the sensor, at least {MIN_POINTS} are needed; "
+            "check that the scan is in metres and in the sensor's frame, or widen the range"
+        )
+
+
+def warn_of_strays(x_0: Tensor, x_init: Tensor, scan: Scan) -> None:
+    """Points start a metre from the scan, more or less; where many end far from it, their predictions ran away."""
+    far = ~((x_0 - x_init).square().sum(1) < FAR**2)  # NaN is far
+    share = float(far.float().mean())
+    if share > MOST_FAR:
+        warnings.warn(
+            f"{scan.path or 'the scan'}: {share:.0%} of the sampled points were carried off by more than {FAR:g} m; "
+            "these weights do not suit the scan or the parameters",
+            stacklevel=6,
+        )
+
+
+def check_not_empty(coarse: Tensor, scan: Scan) -> None:
+    """Raises: InputError: no point of a sampled scene is left."""
+    if not len(coarse):
+        raise InputError(
+            f"{scan.path or 'the scan'}: no point of the sampled scene is finite and within range and height of the "
+            "scan; these weights do not suit the scan or the parameters: try the model's own steps, lam and sampler"
+        )

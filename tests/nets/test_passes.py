@@ -1,5 +1,7 @@
 """Passes that are recorded against plain ones. On a processor nothing is recorded; the room is the same."""
 
+import gc
+import weakref
 from contextlib import contextmanager
 from functools import cache
 
@@ -15,6 +17,7 @@ from densescan.nets.networks import Networks
 from densescan.nets.passes import Passes, RecordedPasses, Recordings
 from densescan.nets.refiner import Refiner
 from densescan.sparse.backends import using
+from densescan.sparse.backends.recording import NoRoom
 
 CONFIGS = {
     "released": NetConfig(width=1 / 24, voxel_size=0.01),
@@ -108,8 +111,8 @@ def test_recorded_passes_are_the_plain_ones_and_wait_for_nothing(networks, devic
 
 def test_sizes_that_come_again_are_recorded(networks):
     plain, recordings = Passes(networks("released"), 1.0), Recordings()
-    assert recordings.of(plain, 10, 2) is plain
-    assert recordings.of(plain, 11, 2) is plain
+    assert recordings.of(plain, 10, 2) is None
+    assert recordings.of(plain, 11, 2) is None
     first = recordings.of(plain, 10, 2)
     assert isinstance(first, RecordedPasses)
     assert recordings.of(plain, 10, 2) is first
@@ -118,11 +121,22 @@ def test_sizes_that_come_again_are_recorded(networks):
     assert recordings.of(plain, 10, 2) is not first
 
 
-def test_the_latest_recordings_are_kept(networks):
+def test_the_latest_recordings_are_kept_and_others_leave_the_memory(networks):
     plain, recordings = Passes(networks("released"), 1.0), Recordings()
-    for _ in range(2):
-        first = recordings.of(plain, 10, 2)
-    for size in range(recordings.MOST):
-        recordings.of(plain, size)
-    assert recordings.of(plain, 10, 2) is plain
-    assert isinstance(first, RecordedPasses)
+    for size in (10, 11, 12, 10, 11):
+        recorded = recordings.of(plain, size)
+    first = weakref.ref(recordings.of(plain, 10))
+    for odd_size in range(20, 40):  # each comes once, and does not push out what is recorded
+        assert recordings.of(plain, odd_size) is None
+    assert recordings.of(plain, 11) is recorded
+    recordings.of(plain, 12)
+    gc.collect()
+    assert first() is None
+
+
+def test_a_scan_out_of_range_is_found_and_harms_nothing(networks, device):
+    """Its condition has no voxel at all; on a GPU an assertion there would be the end of the process."""
+    recorded = RecordedPasses(networks("released"), 1.0)
+    recorded.predictor(points(SMALL, 0).to(device) + 1e5)(points(2 * SMALL, 1).to(device), T.to(device))
+    with pytest.raises(NoRoom):
+        recorded.check()

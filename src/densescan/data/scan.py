@@ -51,7 +51,7 @@ class Scan:
         finite = np.isfinite(array[:, :3]).all(axis=1)
         if not finite.all():
             dropped = int((~finite).sum())
-            warnings.warn(f"dropped {dropped} of {len(array)} points that are not finite", stacklevel=3)
+            warnings.warn(f"dropped {dropped} of {len(array)} points that are not finite", stacklevel=2)
         return cls(np.ascontiguousarray(array[finite, :3], np.float32))
 
     def __len__(self) -> int:

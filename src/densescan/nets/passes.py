@@ -1,7 +1,8 @@
 """What a completion asks of its networks: to encode a scan, to predict noise, to refine."""
 
 from collections.abc import Callable, Hashable
-from typing import cast
+from threading import Lock
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -68,15 +69,17 @@ class Passes:
 
 class RecordedPasses(Passes):
     """The same for one scan at a time, scans and scenes of one size: recorded on a GPU, so that launches cost next to
-    nothing. Results are the same to the bit, and overwritten by the next of their kind.
+    nothing. Results are the same to the bit. A prediction is overwritten by the next one.
 
-    Scenes that leave the room of the recordings, which is half as large again as the first scene, are found by `check`.
+    Scenes that leave the room of the recordings, which is half as large again as what their first calls needed, are
+    found by `check`. taken: held by the thread whose scan is being completed.
     """
 
     def __init__(self, networks: Networks, guidance_scale: float) -> None:
         super().__init__(networks, guidance_scale)
         if self.scale != 1.0:
             self._uncond(1)
+        self.taken = Lock()
         self._encoding = Recording(self._condition)
         self._predicting = Recording(lambda x_t, t: self._predict(x_t, t, self._encoding.output))
         self._refining = Recording(self._refined, absent=True)
@@ -92,8 +95,8 @@ class RecordedPasses(Passes):
         """As `Passes`, but as if all points were there: those that are not kept fill no voxel."""
         if self.refiner is None or kept is None:
             return super().refine(points, kept)
-        offsets = self._refining(torch.where(kept[:, None], points, torch.nan))
-        return offsets[kept].flatten(0, 1)
+        refined = self._refining(torch.where(kept[:, None], points, torch.nan))
+        return refined[kept].flatten(0, 1)
 
     def check(self) -> None:
         """Raises: NoRoom: a scan or scene had more voxels than there is room for, or points that are not valid."""
@@ -115,24 +118,30 @@ class Recordings:
     """Recorded passes for the sizes that come up again; the latest are kept."""
 
     MOST = 2
+    REMEMBERED = 64  # sizes that came once
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[Hashable, ...], Passes] = {}
+        self._seen: dict[tuple[Hashable, ...], None] = {}
+        self._kept: dict[tuple[Hashable, ...], RecordedPasses] = {}
 
-    def of(self, plain: Passes, *sizes: int) -> Passes:
-        """plain, where scans of these sizes come for the first time, for recording takes as long as a few completions;
-        afterwards a recording of it."""
+    def of(self, plain: Passes, *sizes: int) -> RecordedPasses | None:
+        """A recording of plain passes; None where scans of these sizes come for the first time, for to record takes as
+        long as a few completions."""
         key = plain, *sizes
-        known = self._kept.pop(key, None)
-        if known is plain:
-            known = RecordedPasses(plain.networks, plain.scale)
-        self._kept[key] = known or plain
-        while len(self._kept) > self.MOST:
-            del self._kept[next(iter(self._kept))]
-        return self._kept[key]
+        if key not in self._seen:
+            self._seen[key] = None
+            _keep_latest(self._seen, self.REMEMBERED)
+            return None
+        recorded = self._kept.pop(key, None) or RecordedPasses(plain.networks, plain.scale)
+        self._kept[key] = recorded
+        _keep_latest(self._kept, self.MOST)
+        return recorded
 
-    def forget(self, passes: Passes) -> None:
+    def forget(self, recorded: RecordedPasses) -> None:
         """Record anew when the next scan comes."""
-        for key, kept in self._kept.items():
-            if kept is passes:
-                self._kept[key] = cast(Passes, key[0])
+        self._kept = {key: kept for key, kept in self._kept.items() if kept is not recorded}
+
+
+def _keep_latest(entries: dict[tuple[Hashable, ...], Any], most: int) -> None:
+    while len(entries) > most:
+        del entries[next(iter(entries))]

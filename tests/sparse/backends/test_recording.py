@@ -59,5 +59,44 @@ def test_scenes_that_leave_the_room_are_found(record, device):
 def test_shapes_are_those_of_the_first_call(record, device):
     recording = record()
     recording(line(100, device))
-    with pytest.raises(RuntimeError):
-        recording(line(100, device)[:7])
+    for other in (line(100, device)[:7], line(100, device)[:1], line(100, device).int()):
+        with pytest.raises(ValueError, match="recorded for"):
+            recording(other)
+
+
+def test_a_first_call_that_fails_leaves_nothing_behind(device):
+    from densescan.sparse.backends.recording import Recording
+
+    runs = []
+
+    def function(x):
+        runs.append(x)
+        if len(runs) == 1:
+            raise torch.OutOfMemoryError
+        return x + 1
+
+    recording = Recording(function)
+    with pytest.raises(torch.OutOfMemoryError):
+        recording(torch.zeros(2, device=device))
+    recording.check()
+    assert recording(torch.ones(3, device=device)).tolist() == [2, 2, 2]
+
+
+def test_maps_that_were_sorted_together_leave_the_memory_with_their_voxels(device):
+    import gc
+    import weakref
+
+    from densescan.sparse.backends.levels import voxelise
+    from densescan.sparse.backends.table import table_of
+
+    with using("triton"):
+        voxels = voxelise(line(20, device)).voxels
+        table_of(voxels.submanifold)
+    keys, table = weakref.ref(voxels.keys), weakref.ref(table_of(voxels.coarser.submanifold))
+    gc.disable()
+    try:
+        del voxels
+        assert keys() is None
+        assert table() is None
+    finally:
+        gc.enable()

@@ -29,7 +29,7 @@ from torch import Tensor
 from densescan.errors import InputError
 from densescan.sparse.backends.launch import on_device_of
 from densescan.sparse.backends.nearest import MAX_POINTS
-from densescan.sparse.backends.recording import recorded
+from densescan.sparse.backends.recording import ALONE, recorded
 
 _CANDIDATES = 2048  # of a round, at most: fewer make for more rounds, more for points that nobody wants
 _ROUNDS = 16  # before the host looks whether they were enough
@@ -286,7 +286,7 @@ def farthest_points(points: Float[Tensor, "N 3"], n: int, start: int = 0) -> Int
         return torch.arange(len(cloud), device=cloud.device)
     length = triton.cdiv(len(cloud), _LENGTHS) * _LENGTHS
     stream = torch.cuda.current_stream(cloud.device).cuda_stream if cloud.is_cuda else 0
-    with _one_at_a_time:
+    with ALONE, _one_at_a_time:
         selection = _selection(length, cloud.device, stream)
         selection.begin(cloud, n, start)
         while not bool(selection.done):

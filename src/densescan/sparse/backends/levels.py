@@ -84,7 +84,8 @@ def _pack_present(coords: Int[Tensor, "P 4"], absent: bool) -> tuple[Bool[Tensor
 
 def _pack_each(coords: Int[Tensor, "P 4"]) -> tuple[Bool[Tensor, " P"], Int[Tensor, " P"]]:
     b, x, y, z = coords.long().unbind(1)
-    fit = (coords[:, 1:].abs() <= MAX_COORD).all(1) & (b >= 0) & (b < MAX_BATCH)
+    xyz = coords[:, 1:]  # compared twice: the least integer has no absolute value
+    fit = ((xyz <= MAX_COORD) & (xyz >= -MAX_COORD)).all(1) & (b >= 0) & (b < MAX_BATCH)
     keys = (b << 3 * AXIS_BITS) + ((x + BIAS) << 2 * AXIS_BITS) + ((y + BIAS) << AXIS_BITS) + (z + BIAS)
     return fit, keys
 

@@ -4,7 +4,9 @@ A network is several hundred launches, which take the host longer than they take
 write the same memory: shapes must not depend on the scene, hence the `Room`.
 """
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import RLock
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from densescan.sparse.backends.room import Room, within
 
 ALONE = RLock()
-"""Held while launches are recorded, and by other threads while they use the GPU."""
+"""Held while launches are recorded, and by the thread that gets the next scan ready while it uses the GPU."""
 
 
 class NoRoom(Exception):
@@ -33,32 +35,54 @@ def recorded(function: Callable[[], Any], device: torch.device) -> tuple[torch.c
             function()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with _no_collection(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             result = function()
     return graph, result
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage, which may hold other recordings, is collected before, not meanwhile."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Recording:
     """A function of tensors, recorded at its first call, on tensors of those shapes.
 
-    function: of tensors alone; it may read other memory that stays where it is, and must neither wait for the device
-        nor keep anything it computes. On a processor it runs anew in every call, in the room all the same.
+    function: of tensors alone; it may read other memory that stays where it is, and must not wait for the device. What
+        it keeps from its first run for later ones must not depend on the inputs. On a processor it runs anew in every
+        call, in the room all the same.
     absent: as for `Room`.
     """
 
     def __init__(self, function: Callable[..., Any], absent: bool = False) -> None:
         self._function, self._absent = function, absent
         self._inputs: list[Tensor] = []
+        self._ready = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self.output: Any = None
         """Of the latest call. On a GPU the next call overwrites it."""
 
     def __call__(self, *inputs: Tensor) -> Any:
-        """What the function gives. Shapes, types and device must be those of the first call."""
-        if not self._inputs:
+        """What the function gives.
+
+        Raises: ValueError: shapes or types that are not those of the first call.
+        """
+        if not self._ready:
             self._prepare(inputs)
         else:
             for mine, given in zip(self._inputs, inputs, strict=True):
+                if (mine.shape, mine.dtype) != (given.shape, given.dtype):
+                    raise ValueError(
+                        f"recorded for {mine.shape} in {mine.dtype}, got {given.shape} in {given.dtype}"
+                    )
                 mine.copy_(given)
         if self._graph is None:
             self.output = self._run()
@@ -71,7 +95,7 @@ class Recording:
 
         Raises: NoRoom: they had not, and what they gave means nothing.
         """
-        if self._inputs and not self._room.held():
+        if self._ready and not self._room.held():
             raise NoRoom
 
     def _prepare(self, inputs: tuple[Tensor, ...]) -> None:
@@ -82,6 +106,7 @@ class Recording:
         self._room = Room(device, self._room.enough(), self._absent)
         if device.type == "cuda":
             self._graph, self.output = recorded(self._run, device)
+        self._ready = True
 
     def _run(self) -> Any:
         with within(self._room):

@@ -1,8 +1,9 @@
 """Room for voxels: numbers of rows that are the same for every scene, for kernels that are recorded once and replayed.
 
-As long as a room is entered, a level has as many rows as there is room for. Rows beyond its voxels hold `NO_VOXEL`;
-they are nobody's neighbours and nobody reads their features, so that the others are those of a level of its exact size,
-to the bit. What the host would look at (are all coordinates in range, do the voxels fit) the room notes on the device.
+As long as a room is entered, a level has as many rows as there is room for. Rows beyond its voxels hold keys from
+`FIRST_FREE` on; they are nobody's neighbours and nobody reads their features, so that the others are those of a level
+of its exact size, to the bit. What the host would look at (are all coordinates in range, do the voxels fit) the room
+notes on the device.
 """
 
 import sys
@@ -61,7 +62,7 @@ class Room:
     def enough(self) -> list[int]:
         """Sizes for scenes like the ones noted, of which the coarser levels may be half as large again; the finest has
         room for a voxel a point, always."""
-        coarser = [int(-(-most * _MARGIN // _STEP)) * _STEP for most in self._most.tolist()[1:]]
+        coarser = [int(-(-max(1, most) * _MARGIN // _STEP)) * _STEP for most in self._most.tolist()[1:]]
         return [sys.maxsize, *coarser]
 
 

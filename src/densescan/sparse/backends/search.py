@@ -137,8 +137,8 @@ def _nearest_kernel(
 def neighbour_rows(keys: Int[Tensor, " V"]) -> Int32[Tensor, "27 V"]:
     """For every voxel the row of its neighbour at each offset of the 3x3x3 kernel, or `MISSING`.
 
-    keys: sorted, unique but for `NO_VOXEL`, which has no neighbours. Nine binary searches a voxel, of one column of
-        three voxels each.
+    keys: sorted, unique but for those from `FIRST_FREE` on, which have no neighbours. Nine binary searches a voxel, of
+        one column of three voxels each.
     """
     n = len(keys)
     rows = torch.empty(27, n, dtype=torch.int32, device=keys.device)

@@ -21,15 +21,16 @@ class TableMap(KernelMap):
     """
 
     def __init__(self, rows: Rows, adjoint_rows: Rows, n_in: int, n_out: int) -> None:
-        vars(self).update(rows=(rows, adjoint_rows), n_in=n_in, n_out=n_out, together=[self])
+        vars(self).update(rows=(rows, adjoint_rows), n_in=n_in, n_out=n_out)
 
     @cached_property
     def neighbours(self) -> NeighbourTable:
         """The sorted table; what `table.table_of` takes."""
-        maps: Sequence[TableMap] = vars(self)["together"]
+        maps: Sequence[TableMap] = vars(self).get("together", [self])
         tables = NeighbourTable.sorted([vars(m)["rows"][0]() for m in maps], [m.n_in for m in maps])
         for other, table in zip(maps, tables, strict=True):
             vars(other)["neighbours"] = table
+            vars(other).pop("together", None)  # maps that know each other would stay in memory for long
         return self.neighbours
 
     @cached_property
