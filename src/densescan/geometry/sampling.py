@@ -21,8 +21,9 @@ _MAX_TREE_HEIGHT = 8
 def farthest_point_sampling(points: Float[Tensor, "N 3"], n: int, start: int = 0) -> Int64[Tensor, " K"]:
     """Indices of n points in order of selection, each the farthest from all that were selected before it.
 
-    Runs on the CPU, whatever the device of the points, so that every device selects the same. Copies of one point are
-    selected in the order of their indices, and only when all distinct points are used up.
+    Runs on the CPU, whatever the device of the points. A completer on a GPU selects by `sparse.backends.farthest`,
+    which differs in the order of equally far points alone. Copies of one point are selected in the order of their
+    indices, and only when all distinct points are used up.
 
     Args: points: coordinates [m], any frame, rounded to float32. n: number of points wanted; all N points, in their
         own order, where the cloud has no more. start: index of the first point.

@@ -18,9 +18,8 @@ from densescan.sparse.kernel_map import KernelMap
 MISSING = -1
 """Stands in a table where an output row has no neighbour at an offset."""
 MOST_OFFSETS = 27
-_SORTED_TOGETHER = (
-    1 << 31 - MOST_OFFSETS
-)  # tables whose numbers fit beside a pattern into 32 bits, the sign left out
+_SORTED_TOGETHER = 1 << 31 - MOST_OFFSETS
+"""Tables whose numbers fit beside a pattern into 32 bits, the sign left out."""
 
 
 @dataclass(frozen=True)
