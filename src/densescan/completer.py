@@ -37,6 +37,7 @@ from densescan.nets.passes import Passes, RecordedPasses, Recordings
 from densescan.sparse.backends import backend_of
 from densescan.sparse.backends.recording import ALONE, NoRoom
 from densescan.sparse.matmul import multiplies_bfloat16
+from densescan.sparse.memory import keep_freed
 
 OnStep = Callable[[int, int], None]
 
@@ -56,7 +57,8 @@ class Completer:
     """Completes scans with one set of networks.
 
     networks: encoder and denoiser, and a refiner if there is one. config: parameters of every completion unless a
-    call says otherwise. device: where the networks run. Their weights are taken as they are at the first completion.
+    call says otherwise. device: where the networks run; on a processor, memory that is freed is kept for the next
+    array, see `sparse.memory.keep_freed`. Weights are taken as they are at the first completion.
     record: on a GPU with Triton, record the launches for scans of a size that comes again, and replay them: the same
     scenes in a third of the time, for a gigabyte or two of memory that stays taken. Several threads may ask at once:
     one replays, the others launch.
@@ -75,6 +77,8 @@ class Completer:
             missing = "encoder" if networks.encoder is None else "denoiser"
             raise InputError(f"a completer needs an encoder and a denoiser; these weights hold no {missing}")
         self.device = torch.device(device)
+        if self.device.type == "cpu":
+            keep_freed()
         self.networks = networks.to(self.device).eval()
         self.config = config or CompletionConfig()
         self.schedule = schedule or Schedule()

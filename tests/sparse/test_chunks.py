@@ -5,40 +5,48 @@ from itertools import pairwise
 import pytest
 import torch
 
-from densescan.sparse.chunks import ROWS_AT_ONCE, cut
-from densescan.sparse.matmul import FINEST_STEP
+from densescan.sparse.chunks import FEW_SUMS, cut
+from densescan.sparse.matmul import FINEST_STEP, ROWS_AT_ONCE
 
 N_IN, N_OUT = 500, 400
 
 
-def random_pairs(seed=0):
-    """Ascending row lists of nine offsets, one of them empty, one complete."""
+def random_pairs(seed=0, same=None):
+    """Ascending row lists of nine offsets, one of them empty, one complete: with itself, if that is the one."""
     generator = torch.Generator().manual_seed(seed)
     counts = (0, N_OUT, 1, 30, 200, 7, 399, 64, 120)
     rows = [torch.randperm(N_OUT, generator=generator)[:n].sort().values for n in counts]
-    return [torch.randint(N_IN, (len(r),), generator=generator) for r in rows], rows
+    ins = [torch.randint(N_IN, (len(r),), generator=generator) for r in rows]
+    if same is not None:
+        ins[same] = rows[same]
+    return ins, rows
 
 
 def pairs_of(pieces):
     """{(offset, in row, out row)} that the bags of the chunks add up, each as often as it is added."""
     found = []
     for chunk in pieces:
-        offset = torch.repeat_interleave(torch.tensor(chunk.offsets), torch.tensor(chunk.sizes))
-        assert len(offset) == len(chunk.in_rows)
+        same = [chunk.same] * chunk.n_same
+        offset = torch.tensor(
+            same + [k for k, n in zip(chunk.offsets, chunk.sizes, strict=True) for _ in range(n)]
+        )
+        in_rows = torch.cat((torch.arange(chunk.first, chunk.first + chunk.n_same), chunk.in_rows))
+        assert len(offset) == len(in_rows) == chunk.n_products
         ends = [*chunk.bag_starts.tolist(), len(chunk.bags)]
         for row, (a, b) in enumerate(pairwise(ends)):
             held = chunk.bags[a:b]
             found += [
                 (k, i, chunk.first + row)
-                for k, i in zip(offset[held].tolist(), chunk.in_rows[held].tolist(), strict=True)
+                for k, i in zip(offset[held].tolist(), in_rows[held].tolist(), strict=True)
             ]
     return sorted(found)
 
 
+@pytest.mark.parametrize("same", [None, 1])
 @pytest.mark.parametrize("at_once", [50, 300, 100_000])
-def test_every_pair_is_added_once(at_once):
-    ins, outs = random_pairs()
-    pieces = cut(ins, outs, N_OUT, at_once)
+def test_every_pair_is_added_once(at_once, same):
+    ins, outs = random_pairs(same=same)
+    pieces = cut(ins, outs, N_OUT, at_once, same)
     every = [
         (k, i, o)
         for k, (a, b) in enumerate(zip(ins, outs, strict=True))
@@ -50,8 +58,12 @@ def test_every_pair_is_added_once(at_once):
     assert pieces[-1].last == N_OUT
     for piece in pieces:
         for row in range(piece.last - piece.first):
-            assert torch.equal(torch.nonzero(piece.ends == row)[:, 0], _bag(piece, row).sort().values)
-        assert (piece.ends == piece.last - piece.first).sum() == len(piece.in_rows) - len(piece.bags)
+            held = _bag(piece, row).sort().values
+            assert (same is None) == (row not in held[: piece.n_same] if piece.n_same else True)
+            fetched = torch.nonzero(piece.ends == row)[:, 0] + piece.n_same
+            assert torch.equal(fetched, held[held >= piece.n_same])
+        padding = piece.n_products - len(piece.bags)
+        assert (piece.ends == piece.last - piece.first).sum() == padding
 
 
 def _bag(piece, row):
@@ -74,3 +86,18 @@ def test_products_have_few_sizes():
 def test_no_pairs_make_no_chunks():
     none = torch.zeros(0, dtype=torch.long)
     assert cut([none] * 3, [none] * 3, 0, 16_384) == ()
+
+
+@pytest.mark.parametrize("n_more", [0, 20, 60])
+def test_few_sums_are_those_of_rows_with_more_than_themselves(n_more):
+    every, more = torch.arange(N_OUT), torch.arange(n_more) * 5
+    for piece in cut([more, every], [more, every], N_OUT, 150, same=1):
+        rows = [row for row in range(piece.last - piece.first) if len(_bag(piece, row)) > 1]
+        if len(rows) > FEW_SUMS * (piece.last - piece.first):
+            assert piece.few_sums is None
+            continue
+        found, bags, starts = piece.few_sums
+        assert found.tolist() == rows
+        for row, bag in zip(rows, bags.tensor_split(starts[1:]), strict=bool(rows)):
+            assert torch.equal(bag, _bag(piece, row))
+    assert cut([every], [every], N_OUT, 150)[0].few_sums is None

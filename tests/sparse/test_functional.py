@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from densescan.sparse import kernel_map
-from densescan.sparse.functional import points_to_voxels, sparse_conv
-from densescan.sparse.rows import gather
+from densescan.sparse import chunks, kernel_map
+from densescan.sparse.epilogue import Epilogue
+from densescan.sparse.functional import finished_conv, points_to_voxels, sparse_conv
+from densescan.sparse.rows import RowScale, gather
 from densescan.sparse.tensor import Voxels, voxelise
 
 CLOUDS = {
@@ -30,13 +31,16 @@ class Layer:
     offsets: int
     moves: str
 
-    def sparse(self, feats, kernel, fine):
+    def map(self, fine):
         maps = {
             "same": lambda: fine.submanifold,
             "down": lambda: fine.strided,
             "up": lambda: fine.strided.transposed,
         }
-        return sparse_conv(feats, kernel, maps[self.moves]())
+        return maps[self.moves]()
+
+    def sparse(self, feats, kernel, fine):
+        return sparse_conv(feats, kernel, self.map(fine))
 
     def dense(self, grid, kernel):
         k = round(self.offsets ** (1 / 3))
@@ -246,6 +250,61 @@ def test_only_the_needed_gradient_is_computed(fine, needed):
     inputs[needed].requires_grad_()
     sparse_conv(**inputs, kernel_map=fine.submanifold).sum().backward()
     assert {name: x.grad is not None for name, x in inputs.items()} == {n: n == needed for n in inputs}
+
+
+# With what comes before and after
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_few_neighbours_are_added_as_many_are(dtype, level_of, random_coords, monkeypatch):
+    """Rows that have none take their own product as it is: the sums are the same to the bit."""
+    coords = random_coords((150,), low=-8, high=8)
+    results = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(chunks, "FEW_SUMS", share)
+        fine, _ = level_of(coords)
+        feats, kernel = draw(len(fine), 2, 4, dtype=dtype), draw(27, 4, 5, seed=3, dtype=dtype)
+        results.append(sparse_conv(feats, kernel, fine.submanifold))
+        (chunk,) = fine.submanifold.chunks(10, dtype)
+        assert (chunk.few_sums is None) == (share == 0.0)
+    assert torch.equal(*results)
+
+
+@every_layer
+@crowded
+@pytest.mark.parametrize("spent", [False, True])
+@pytest.mark.parametrize("same_rows", [False, True])
+def test_a_finished_convolution_is_its_parts(layer, fine, spent, same_rows):
+    source, target = layer.levels(fine)
+    feats, kernel = draw(len(source), 2, 3), draw(layer.offsets, 3, 4, seed=3)
+    rows = (
+        None if same_rows else torch.randint(7, (len(source), 2), generator=torch.Generator().manual_seed(4))
+    )
+    weight = draw(1 if same_rows else 7, 3, seed=5)
+    residual, beside = draw(len(target), 2, 4, seed=6), draw(len(target), 2, 6, seed=7)
+    scale, kernel_map = RowScale(weight, rows, spent), layer.map(fine)
+    plain = [sparse_conv(copy.contiguous(), kernel, kernel_map) for copy in scale(feats).unbind(1)]
+    expected = torch.relu(torch.stack(plain, dim=1) + draw(4, seed=8) + residual)
+    epilogue = Epilogue(shift=draw(4, seed=8), residual=residual, spent=spent, relu=True)
+    given, kept = feats.clone(), residual.clone()
+    both = finished_conv(feats.clone(), kernel, kernel_map, epilogue, scale, beside)
+    torch.testing.assert_close(both, torch.cat((expected, beside), dim=-1))
+    found = finished_conv(given, kernel, kernel_map, epilogue, scale)
+    torch.testing.assert_close(found, expected)
+    assert (found.data_ptr() == residual.data_ptr()) == spent
+    assert spent or torch.equal(given, feats)
+    assert spent or torch.equal(kept, residual)
+
+
+def test_factors_of_rows_are_the_same_in_blocks():
+    feats, weight = draw(2 * RowScale.BLOCK + 3, 2, 4), draw(50, 4, seed=2)
+    rows = torch.randint(50, feats.shape[:2], generator=torch.Generator().manual_seed(3))
+    expected = feats * weight[rows]
+    expanded = feats[:, :1].expand(-1, 2, -1)
+    assert torch.equal(RowScale(weight, rows).in_blocks(expanded), expanded * weight[rows])
+    assert torch.equal(RowScale(weight, rows).in_blocks(feats), expected)
+    assert torch.equal(RowScale(weight, rows, spent=True).in_blocks(feats), expected)
+    assert torch.equal(feats, expected)
 
 
 # Reduced precision

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from densescan.sparse.matmul import FINEST_STEP, matmul, repeating, with_repeating_rows
+from densescan.sparse.matmul import (
+    FINEST_STEP,
+    ROWS_AT_ONCE,
+    matmul,
+    repeating,
+    row_blocks,
+    with_repeating_rows,
+)
 
 
 @pytest.mark.parametrize("n", [70, 2_000])
@@ -59,3 +66,19 @@ def test_products_are_of_sizes_that_repeat():
     for n in range(1, 2_000):
         assert len(with_repeating_rows(product, torch.zeros(n, 1))) == n
     assert len(seen) < 40
+
+
+def test_blocks_cover_all_rows_and_overlap_little():
+    sizes = set()
+    for n in (*range(600), *range(1_000, 40_000, 171), 180_000):
+        blocks = list(row_blocks(n))
+        covered = torch.zeros(n, dtype=torch.long)
+        for block in blocks:
+            covered[block] += 1
+        assert (covered > 0).all()
+        assert len({block.stop - block.start for block in blocks}) <= 1
+        assert int(covered.sum()) - n <= max(n // 8, 2 * FINEST_STEP)
+        sizes |= {block.stop - block.start for block in blocks if n >= 2 * FINEST_STEP}
+    assert len(sizes) < 60
+    assert max(sizes) == ROWS_AT_ONCE
+    assert all(size == int(repeating(torch.tensor(size))) for size in sizes)

@@ -173,15 +173,14 @@ class Denoiser(UNet):
             x.append(self.stage(i, x[-1], self._scale(f"stage{i}", x[-1].voxels, guides, times)))
         y = x.pop()
         for i in range(1, 5):
-            skip = x.pop()
-            y = self.up(i, y, skip, self._scale(f"up{i}", y.voxels, guides, times))
+            scale = replace(self._scale(f"up{i}", y.voxels, guides, times), spent=True)
+            y = self.up(i, y, x.pop(), scale)
             y = self.join(i, y)
         # The head is row-wise: it runs once per voxel and its three channels are gathered.
         out = scene.points.to_points(y.with_feats(with_repeating_rows(self.last, y.feats)))
         if self.config.predicts == "noise":
             return out
-        scale = self.error_scale(t).view(-1, *(1,) * (out.ndim - 1))
-        return out.float() / -scale
+        return out.float() / -self.error_scale(t).view(-1, *(1,) * (out.ndim - 1))
 
     def error_scale(self, t: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
         """What an error of the noise counts as in the unit that the network predicts: 1 where that is noise, sigma_t

@@ -66,11 +66,13 @@ class FusedConv(_Folded):
         skip: SparseTensor | None = None,
         scale: RowScale | None = None,
         shortcut: Tensor | None = None,
+        spent: bool = False,
     ) -> SparseTensor:
-        """skip, scale: as for `UpBlock`. shortcut: features to add before the ReLU."""
+        """skip, scale: as for `UpBlock`. shortcut: features to add before the ReLU. spent: they are not needed
+        afterwards."""
         finer, beside = (None, None) if skip is None else (skip.voxels, skip.feats)
         kernel_map, voxels = self.route(x.voxels, finer)
-        epilogue = replace(self.norm, residual=shortcut, relu=True)
+        epilogue = replace(self.norm, residual=shortcut, spent=spent, relu=True)
         return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, epilogue, scale, beside), voxels)
 
 
@@ -94,7 +96,8 @@ class FusedResidual(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         shortcut = x.feats if self.shortcut is None else self.shortcut(x)
-        out: SparseTensor = self.second(self.first(x), shortcut=shortcut)
+        spent = self.shortcut is not None
+        out: SparseTensor = self.second(self.first(x), shortcut=shortcut, spent=spent)
         return out
 
 

@@ -2,7 +2,8 @@
 
 A chunk holds all pairs that end in a run of output rows. For each offset their inputs are fetched and multiplied; one
 sum over bags of products makes the output rows. No sum crosses chunks, memory is read and written in ascending order,
-and nothing is allocated for an offset.
+and nothing is allocated for an offset. The centre offset of a voxel set onto itself meets every row with itself: its
+inputs lie in a row as they are, and where few voxels have neighbours, its products are the output of the rest.
 """
 
 from dataclasses import dataclass
@@ -13,13 +14,13 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
-from densescan.sparse.matmul import repeating
+from densescan.sparse.matmul import ROWS_AT_ONCE, repeating
 
-ROWS_AT_ONCE = 8_192  # of one matrix product, at most
 FEW_PAIRS = 16_384  # of a chunk, about: 32 MiB of products for two copies of 256 channels
 FEW_REDUCED_PAIRS = 24_576
 MANY_PAIRS = 131_072
 WIDE = 128
+FEW_SUMS = 1 / 8  # of the rows of a chunk: each costs as much to put into place as five in one sum over all
 
 
 def pairs_at_once(width: int, dtype: torch.dtype) -> int:
@@ -34,34 +35,73 @@ def pairs_at_once(width: int, dtype: torch.dtype) -> int:
 class Chunk:
     """The pairs that end in output rows [first, last).
 
-    in_rows: the input row of every product, offset by offset; each offset is padded with products that no bag holds.
-    offsets, sizes: kernel offset and number of products of each block, which is one matrix product; block by block they
-    are all products.
+    same: the kernel offset that meets every row with itself, None: there is none. Its products come first, row by row.
+    in_rows: the input row of every other product, offset by offset; each offset is padded with products that no bag
+        holds.
+    offsets, sizes: kernel offset and number of products of each block of those, which is one matrix product; block by
+        block they are all other products.
     bags, bag_starts: the products to add, output row by output row, and where each row's begin.
     """
 
     first: int
     last: int
+    same: int | None
     in_rows: Int[Tensor, " L"]
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     bags: Int[Tensor, " P"]
     bag_starts: Int[Tensor, " R"]
 
+    @property
+    def n_same(self) -> int:
+        """How many products are those of rows with themselves."""
+        return 0 if self.same is None else self.last - self.first
+
+    @property
+    def n_products(self) -> int:
+        """All of them, padding included."""
+        return self.n_same + len(self.in_rows)
+
     @cached_property
     def ends(self) -> Int[Tensor, " L"]:
-        """The output row of every product, counted from `first`; of padding, the row after the last."""
+        """The output row of every product but the first `n_same`, counted from `first`; of padding, the row after the
+        last."""
         n_rows = self.last - self.first
-        sizes = F.pad(self.bag_starts, (0, 1), value=len(self.bags)).diff()
-        ends = torch.full_like(self.in_rows, n_rows)
-        ends[self.bags] = torch.repeat_interleave(torch.arange(n_rows, device=ends.device), sizes)
-        return ends
+        ends = torch.full((self.n_products,), n_rows, device=self.bags.device)
+        ends[self.bags] = torch.repeat_interleave(torch.arange(n_rows, device=ends.device), self._bag_sizes)
+        return ends[self.n_same :]
+
+    @cached_property
+    def few_sums(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Rows, counted from `first`, that end more than the pair with themselves, their bags and where these start;
+        None where that is not worth it: all bags are to be summed."""
+        if self.same is None:
+            return None
+        sizes = self._bag_sizes
+        rows = torch.nonzero(sizes > 1).squeeze(1)
+        if len(rows) > FEW_SUMS * len(sizes):
+            return None
+        sizes = sizes[rows]
+        starts = sizes.cumsum(0) - sizes
+        held = torch.repeat_interleave(self.bag_starts[rows] - starts, sizes)
+        return rows, self.bags[held + torch.arange(len(held), device=held.device)], starts
+
+    @property
+    def _bag_sizes(self) -> Int[Tensor, " R"]:
+        return F.pad(self.bag_starts, (0, 1), value=len(self.bags)).diff()
 
 
 def cut(
-    in_rows: list[Int[Tensor, " _"]], out_rows: list[Int[Tensor, " _"]], n_out: int, pairs_at_once: int
+    in_rows: list[Int[Tensor, " _"]],
+    out_rows: list[Int[Tensor, " _"]],
+    n_out: int,
+    pairs_at_once: int,
+    same: int | None = None,
 ) -> tuple[Chunk, ...]:
-    """Chunks of about so many of the pairs of all offsets; within an offset the output rows must ascend."""
+    """Chunks of about so many of the pairs of all offsets; within an offset the output rows must ascend.
+
+    same: an offset with a pair of every row with itself.
+    """
     every_in, every_out = torch.cat(in_rows), torch.cat(out_rows)
     if not len(every_in):
         return ()
@@ -70,11 +110,17 @@ def cut(
     edges = _edges(bag_starts, -(-len(every_in) // pairs_at_once))
     begin, size = _segments(out_rows, edges)
     padded = repeating(size)
-    start = padded.cumsum(1) - padded  # of each segment, within its chunk
+    n_same = torch.zeros_like(size[:, 0])
+    if same is not None:
+        n_same, padded[:, same] = size[:, same], 0
+    start = n_same[:, None] + padded.cumsum(1) - padded  # of each segment, within its chunk
+    if same is not None:
+        start[:, same] = 0
     lengths = padded.sum(1)
 
     # The pairs fetched for each product; padding fetches those that follow.
     source = torch.repeat_interleave((begin - start).flatten(), padded.flatten()) + _counted(lengths)
+    source += torch.repeat_interleave(n_same, lengths)
     fetched = every_in[source.to(every_in.device).clamp_(max=len(every_in) - 1)].split(lengths.tolist())
     # The product of each pair, and from it the bags: each pair goes to its rank in its output row's bag.
     product = torch.repeat_interleave((start - begin).T.flatten(), size.T.flatten()) + torch.arange(
@@ -86,7 +132,7 @@ def cut(
     rows, pairs = edges.tolist(), bag_starts[edges].tolist()
     return tuple(
         Chunk(
-            rows[c], rows[c + 1], fetched[c], *_blocks(padded[c].tolist()),
+            rows[c], rows[c + 1], same, fetched[c], *_blocks(padded[c].tolist()),
             bags[pairs[c] : pairs[c + 1]], bag_starts[rows[c] : rows[c + 1]] - pairs[c],
         )
         for c in range(len(fetched))

@@ -27,6 +27,8 @@ class Epilogue:
     residual: Float[Tensor, "V_out *G C_out"] | None = None
     """Is added to each row."""
     relu: bool = False
+    spent: bool = False
+    """The residual is not needed afterwards: the result may be written over it."""
 
     def repeated(self, shape: torch.Size) -> "Epilogue":
         """The same with a shift for each of many rows, where that is faster: PyTorch adds a vector to bfloat16 rows of

@@ -14,46 +14,76 @@ from jaxtyping import Float
 from torch import Tensor
 
 from densescan.sparse.backends import backend_of
-from densescan.sparse.chunks import ROWS_AT_ONCE, Chunk
+from densescan.sparse.chunks import Chunk
 from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.kernel_map import KernelMap
-from densescan.sparse.matmul import matmul
+from densescan.sparse.matmul import ROWS_AT_ONCE, matmul, repeating, row_blocks
 from densescan.sparse.rows import RowScale
 from densescan.sparse.tensor import PointMap
 
 
 def _convolve(
-    feats: Tensor, kernel: Tensor, kernel_map: KernelMap, epilogue: Epilogue | None = None
+    feats: Tensor,
+    kernel: Tensor,
+    kernel_map: KernelMap,
+    epilogue: Epilogue | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """out[o] = sum_k feats[i] @ kernel[k] over the pairs (i, o) of each offset; sums are kept in float32 or wider."""
+    """out[o] = sum_k feats[i] @ kernel[k] over the pairs (i, o) of each offset; sums are kept in float32 or wider.
+
+    out: where the result is written.
+    """
     copies, (c_in, c_out) = feats.shape[1:-1], kernel.shape[1:]
-    n_copies, flat = copies.numel(), feats.flatten(1)
+    n_copies = copies.numel()
+    out = feats.new_empty(kernel_map.n_out, *copies, c_out) if out is None else out
     chunks = kernel_map.chunks(n_copies * max(c_in, c_out), feats.dtype)
-    new = feats.new_empty if chunks else feats.new_zeros
-    out = new(kernel_map.n_out, *copies, c_out)
-    most = max((len(chunk.in_rows) for chunk in chunks), default=0)
-    most_at_once = max((max(chunk.sizes) for chunk in chunks), default=0)
-    fetched, products = feats.new_empty(most_at_once, flat.shape[1]), feats.new_empty(most, n_copies * c_out)
-    rows, row_products = fetched.view(-1, c_in), products.view(-1, c_out)
+    if not chunks:
+        return out.zero_()
+    fetched = feats.new_empty(max(max(chunk.sizes, default=0) for chunk in chunks), n_copies * c_in)
+    products = feats.new_empty(max(chunk.n_products for chunk in chunks), n_copies * c_out)
     kernels = kernel.unbind(0)
     if epilogue is not None:
-        most_rows = max((chunk.last - chunk.first for chunk in chunks), default=0)
+        most_rows = max(chunk.last - chunk.first for chunk in chunks)
         epilogue = epilogue.repeated(torch.Size((most_rows, *copies, c_out)))
     for chunk in chunks:
-        n = len(chunk.in_rows)
-        blocks = row_products[: n * n_copies].split([n_copies * size for size in chunk.sizes])
-        for k, in_rows, block in zip(chunk.offsets, chunk.in_rows.split(chunk.sizes), blocks, strict=True):
-            torch.index_select(flat, 0, in_rows, out=fetched[: len(in_rows)])
-            matmul(rows[: len(block)], kernels[k], out=block)
-        ends = slice(chunk.first, chunk.last)
-        sums = F.embedding_bag(chunk.bags, products[:n], chunk.bag_starts, mode="sum").unflatten(
-            1, (*copies, -1)
-        )
+        _multiply(feats.flatten(1), kernels, chunk, fetched, products)
+        sums, ends = _sum_bags(chunk, products).unflatten(1, (*copies, -1)), slice(chunk.first, chunk.last)
         if epilogue is None:
             out[ends] = sums
         else:
             epilogue(sums, ends, out[ends])
     return out
+
+
+def _multiply(
+    feats: Float[Tensor, "V_in GC_in"],
+    kernels: tuple[Tensor, ...],
+    chunk: Chunk,
+    fetched: Float[Tensor, "L GC_in"],
+    products: Float[Tensor, "P GC_out"],
+) -> None:
+    """The products of a chunk. fetched: room for the rows of a block."""
+    c_in, c_out = kernels[0].shape
+    n_copies = feats.shape[1] // c_in
+    if chunk.same is not None:
+        same = feats[chunk.first : chunk.last].view(-1, c_in), products[: chunk.n_same].view(-1, c_out)
+        for where in row_blocks(len(same[0])):
+            matmul(same[0][where], kernels[chunk.same], out=same[1][where])
+    rows, sizes = fetched.view(-1, c_in), [n_copies * size for size in chunk.sizes]
+    blocks = products[chunk.n_same : chunk.n_products].view(-1, c_out).split(sizes)
+    for k, in_rows, block in zip(chunk.offsets, chunk.in_rows.split(chunk.sizes), blocks, strict=True):
+        torch.index_select(feats, 0, in_rows, out=fetched[: len(in_rows)])
+        matmul(rows[: len(block)], kernels[k], out=block)
+
+
+def _sum_bags(chunk: Chunk, products: Float[Tensor, "P C"]) -> Float[Tensor, "R C"]:
+    """The output rows of a chunk; they may be written over the products."""
+    if chunk.few_sums is None:
+        return F.embedding_bag(chunk.bags, products[: chunk.n_products], chunk.bag_starts, mode="sum")
+    rows, bags, starts = chunk.few_sums
+    if len(rows):
+        products.index_copy_(0, rows, F.embedding_bag(bags, products[: chunk.n_products], starts, mode="sum"))
+    return products[: chunk.n_same]
 
 
 def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -62,6 +92,10 @@ def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> 
     n_copies, wide = feats.shape[1:-1].numel(), torch.promote_types(feats.dtype, torch.float32)
     grad = torch.zeros(len(kernel_map.pairs), c_in, c_out, dtype=wide, device=feats.device)
     for chunk in kernel_map.chunks(n_copies * max(c_in, c_out), feats.dtype):
+        if chunk.same is not None:
+            where = slice(chunk.first, chunk.last)
+            for same, ends in _padded_blocks(feats[where].reshape(-1, c_in), grad_out[where].view(-1, c_out)):
+                grad[chunk.same] += matmul(same.T, ends)
         fetched = feats.flatten(1).index_select(0, chunk.in_rows).view(-1, c_in)
         ends = F.pad(grad_out[chunk.first : chunk.last].flatten(1), (0, 0, 0, 1))  # zeros for the padding
         ends = ends.index_select(0, chunk.ends).view(-1, c_out)
@@ -75,6 +109,13 @@ def _blocks(chunk: Chunk, n_copies: int, a: Tensor, b: Tensor) -> Iterator[tuple
     sizes = [n_copies * size for size in chunk.sizes]
     n = sum(sizes)
     return zip(chunk.offsets, a[:n].split(sizes), b[:n].split(sizes), strict=True)
+
+
+def _padded_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of the rows of both, with zeros up to a size that repeats."""
+    for block, other in zip(a.split(ROWS_AT_ONCE), b.split(ROWS_AT_ONCE), strict=True):
+        missing = int(repeating(torch.tensor(len(block)))) - len(block)
+        yield F.pad(block, (0, 0, 0, missing)), F.pad(other, (0, 0, 0, missing))
 
 
 class _SparseConv(torch.autograd.Function):
@@ -139,8 +180,18 @@ def finished_conv(
         from densescan.sparse.backends import triton
 
         return triton.fused_conv(feats, kernel, kernel_map, epilogue, scale, beside)
-    found = _convolve(feats if scale is None else scale(feats), kernel, kernel_map, epilogue)
-    return found if beside is None else torch.cat((found, beside), dim=-1)
+    c_out = kernel.shape[2]
+    if epilogue.residual is not None and epilogue.spent and beside is None:
+        out = epilogue.residual
+    else:
+        c_beside = 0 if beside is None else beside.shape[-1]
+        out = feats.new_empty(kernel_map.n_out, *feats.shape[1:-1], c_out + c_beside)
+    _convolve(
+        feats if scale is None else scale.in_blocks(feats), kernel, kernel_map, epilogue, out[..., :c_out]
+    )
+    if beside is not None:
+        out[..., c_out:] = beside
+    return out
 
 
 def pointwise_conv(
@@ -160,12 +211,11 @@ def pointwise_conv(
         epilogue(products, everything, products)
         return products
     rows, out = feats.reshape(-1, feats.shape[-1]), feats.new_empty(*feats.shape[:-1], kernel.shape[1])
-    n, products = len(rows), out.view(-1, kernel.shape[1])
-    size = min(ROWS_AT_ONCE, 1 << max(0, n.bit_length() - 1))
-    epilogue = epilogue.repeated(torch.Size((size, kernel.shape[1])))
-    for first in (*range(0, n - size, size), n - size) if n else ():
-        block = products[first : first + size]
-        matmul(rows[first : first + size], kernel, out=block)
+    products, blocks = out.view(-1, kernel.shape[1]), list(row_blocks(len(rows)))
+    epilogue = epilogue.repeated(products[blocks[0]].shape) if blocks else epilogue
+    for where in blocks:
+        block = products[where]
+        matmul(rows[where], kernel, out=block)
         epilogue(block, everything, block)
     return out
 

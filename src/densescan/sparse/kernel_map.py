@@ -46,7 +46,8 @@ class KernelMap:
             device = next((pair[0].device for pair in self.pairs if pair is not None), None)
             every = torch.arange(self.n_in, device=device)
             ins, outs = zip(*((every, every) if p is None else p for p in self.pairs), strict=True)
-            self._cuts[size] = cut(list(ins), list(outs), self.n_out, size)
+            same = self.pairs.index(None) if None in self.pairs else None
+            self._cuts[size] = cut(list(ins), list(outs), self.n_out, size, same)
         return self._cuts[size]
 
     @cached_property

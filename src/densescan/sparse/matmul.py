@@ -1,7 +1,7 @@
 """Matrix products by the library that is fastest on the processor at hand."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+ROWS_AT_ONCE = 8_192  # of one matrix product, at most
 FINEST_STEP = 32  # rows of a matrix product are a multiple of this
 _WORTH = 1 << 20  # multiplications of a float32 product from which on oneDNN's longer start is made good
 
@@ -48,6 +49,20 @@ def repeating(counts: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     octave = torch.frexp(counts.double())[1].long()
     step = (1 << (octave - 4).clamp(min=0)).clamp(min=FINEST_STEP)
     return (counts + step - 1) // step * step
+
+
+def row_blocks(n: int) -> Iterator[slice]:
+    """All of n rows in blocks of a size that repeats, see `repeating`; the last one overlaps the one before.
+
+    The size is the one that overlaps least.
+    """
+    if not n:
+        return
+    largest = min(ROWS_AT_ONCE, 1 << (n.bit_length() - 1))
+    sizes = range(largest, max(largest // 2, 1) - 1, -max(largest // 16, FINEST_STEP))
+    size = min(sizes, key=lambda size: -(-n // size) * size)
+    for first in (*range(0, n - size, size), n - size):
+        yield slice(first, first + size)
 
 
 def with_repeating_rows(

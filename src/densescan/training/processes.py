@@ -7,6 +7,8 @@ from datetime import timedelta
 import torch
 from torch import Tensor, nn
 
+from densescan.sparse.memory import keep_freed
+
 TIMEOUT = timedelta(hours=2)
 """How long processes wait for one another: the main one may be validating or writing a checkpoint."""
 
@@ -29,6 +31,8 @@ class Processes:
         self.count: int = state.num_processes
         on_gpu = state.device.type == "cuda" and not cpu
         self.device: torch.device = state.device if on_gpu else torch.device("cpu")
+        if not on_gpu:
+            keep_freed()
         if self.count > 1:
             atexit.register(state.destroy_process_group)  # its threads would abort an interpreter that ends
 
