@@ -40,7 +40,7 @@ def measure_load(work: Callable[[], object], dtype: torch.dtype) -> Load:
     def counting(feats: Tensor, kernel: Tensor, kernel_map: KernelMap, *rest: object) -> Tensor:
         nonlocal flop, seconds
         copies = feats.shape[1:-1].numel()
-        chunks = kernel_map.chunks(copies * max(kernel.shape[1:]), feats.dtype)  # not part of the convolution
+        chunks = kernel_map.chunks(feats.dtype)  # not part of the convolution
         flop += 2.0 * sum(len(chunk.bags) for chunk in chunks) * copies * kernel.shape[1] * kernel.shape[2]
         began = time.perf_counter()
         out = convolve(feats, kernel, kernel_map, *rest)

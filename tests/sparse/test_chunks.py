@@ -43,17 +43,17 @@ def pairs_of(pieces):
 
 
 @pytest.mark.parametrize("same", [None, 1])
-@pytest.mark.parametrize("at_once", [50, 300, 100_000])
-def test_every_pair_is_added_once(at_once, same):
+@pytest.mark.parametrize("n_chunks", [1, 5, 25])
+def test_every_pair_is_added_once(n_chunks, same):
     ins, outs = random_pairs(same=same)
-    pieces = cut(ins, outs, N_OUT, at_once, same)
+    pieces = cut(ins, outs, N_OUT, n_chunks, same)
     every = [
         (k, i, o)
         for k, (a, b) in enumerate(zip(ins, outs, strict=True))
         for i, o in zip(a.tolist(), b.tolist(), strict=True)
     ]
     assert pairs_of(pieces) == sorted(every)
-    assert len(pieces) == -(-len(every) // at_once)
+    assert len(pieces) == n_chunks
     assert [p.first for p in pieces] == [0, *(p.last for p in pieces[:-1])]
     assert pieces[-1].last == N_OUT
     for piece in pieces:
@@ -75,7 +75,7 @@ def test_products_have_few_sizes():
     sizes = set()
     for count in range(1, 6_000, 7):
         rows = torch.arange(count)
-        (piece,) = cut([rows, rows[:3]], [rows, rows[:3]], count, 16_384)
+        (piece,) = cut([rows, rows[:3]], [rows, rows[:3]], count, 1)
         assert sum(piece.sizes) == len(piece.in_rows)
         assert len(piece.in_rows) - count <= max(count // 8, FINEST_STEP) + FINEST_STEP
         sizes |= set(piece.sizes)
@@ -85,13 +85,13 @@ def test_products_have_few_sizes():
 
 def test_no_pairs_make_no_chunks():
     none = torch.zeros(0, dtype=torch.long)
-    assert cut([none] * 3, [none] * 3, 0, 16_384) == ()
+    assert cut([none] * 3, [none] * 3, 0, 0) == ()
 
 
 @pytest.mark.parametrize("n_more", [0, 20, 60])
 def test_few_sums_are_those_of_rows_with_more_than_themselves(n_more):
     every, more = torch.arange(N_OUT), torch.arange(n_more) * 5
-    for piece in cut([more, every], [more, every], N_OUT, 150, same=1):
+    for piece in cut([more, every], [more, every], N_OUT, 3, same=1):
         rows = [row for row in range(piece.last - piece.first) if len(_bag(piece, row)) > 1]
         if len(rows) > FEW_SUMS * (piece.last - piece.first):
             assert piece.few_sums is None
@@ -100,4 +100,4 @@ def test_few_sums_are_those_of_rows_with_more_than_themselves(n_more):
         assert found.tolist() == rows
         for row, bag in zip(rows, bags.tensor_split(starts[1:]), strict=bool(rows)):
             assert torch.equal(bag, _bag(piece, row))
-    assert cut([every], [every], N_OUT, 150)[0].few_sums is None
+    assert cut([every], [every], N_OUT, 3)[0].few_sums is None

@@ -237,7 +237,7 @@ def test_the_size_of_chunks_does_not_matter(layer, fine, monkeypatch):
     feats, kernel = draw(len(source), 3).requires_grad_(), draw(layer.offsets, 3, 4, seed=3).requires_grad_()
     results = []
     for pairs in (16_384, 70):
-        monkeypatch.setattr(kernel_map, "pairs_at_once", lambda width, dtype, pairs=pairs: pairs)
+        monkeypatch.setattr(kernel_map, "CHUNK", pairs * feats.element_size())
         out = layer.sparse(feats, kernel, Voxels(fine.keys))
         results.append((out, *gradients(out, feats, kernel)))
     torch.testing.assert_close(*results)
@@ -265,7 +265,7 @@ def test_few_neighbours_are_added_as_many_are(dtype, level_of, random_coords, mo
         fine, _ = level_of(coords)
         feats, kernel = draw(len(fine), 2, 4, dtype=dtype), draw(27, 4, 5, seed=3, dtype=dtype)
         results.append(sparse_conv(feats, kernel, fine.submanifold))
-        (chunk,) = fine.submanifold.chunks(10, dtype)
+        (chunk,) = fine.submanifold.chunks(dtype)
         assert (chunk.few_sums is None) == (share == 0.0)
     assert torch.equal(*results)
 

@@ -1,4 +1,4 @@
-"""A kernel map cut into chunks: products that stay in the processor's cache until they are summed.
+"""A kernel map cut into chunks: as many products as may wait in memory until they are summed.
 
 A chunk holds all pairs that end in a run of output rows. For each offset their inputs are fetched and multiplied; one
 sum over bags of products makes the output rows. No sum crosses chunks, memory is read and written in ascending order,
@@ -16,19 +16,8 @@ from torch import Tensor
 
 from densescan.sparse.matmul import ROWS_AT_ONCE, repeating
 
-FEW_PAIRS = 16_384  # of a chunk, about: 32 MiB of products for two copies of 256 channels
-FEW_REDUCED_PAIRS = 24_576
-MANY_PAIRS = 131_072
-WIDE = 128
+CHUNK = 192 << 10  # bytes of the products of a chunk for each channel: 96 MiB of two copies of 256 channels
 FEW_SUMS = 1 / 8  # of the rows of a chunk: each costs as much to put into place as five in one sum over all
-
-
-def pairs_at_once(width: int, dtype: torch.dtype) -> int:
-    """How many pairs a chunk has, about, for products of so many channels: more of narrow ones, whose matrix products
-    take so little time that starting them counts."""
-    if width <= WIDE:
-        return MANY_PAIRS
-    return FEW_REDUCED_PAIRS if dtype.itemsize == 2 else FEW_PAIRS
 
 
 @dataclass(frozen=True)
@@ -95,10 +84,10 @@ def cut(
     in_rows: list[Int[Tensor, " _"]],
     out_rows: list[Int[Tensor, " _"]],
     n_out: int,
-    pairs_at_once: int,
+    n_chunks: int,
     same: int | None = None,
 ) -> tuple[Chunk, ...]:
-    """Chunks of about so many of the pairs of all offsets; within an offset the output rows must ascend.
+    """So many chunks of about as many pairs each; within an offset the output rows must ascend.
 
     same: an offset with a pair of every row with itself.
     """
@@ -107,7 +96,7 @@ def cut(
         return ()
     bag_sizes, rank = _ranks(out_rows, n_out)
     bag_starts = F.pad(bag_sizes.cumsum(0), (1, 0))
-    edges = _edges(bag_starts, -(-len(every_in) // pairs_at_once))
+    edges = _edges(bag_starts, n_chunks)
     begin, size = _segments(out_rows, edges)
     padded = repeating(size)
     n_same = torch.zeros_like(size[:, 0])

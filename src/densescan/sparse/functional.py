@@ -36,7 +36,7 @@ def _convolve(
     copies, (c_in, c_out) = feats.shape[1:-1], kernel.shape[1:]
     n_copies = copies.numel()
     out = feats.new_empty(kernel_map.n_out, *copies, c_out) if out is None else out
-    chunks = kernel_map.chunks(n_copies * max(c_in, c_out), feats.dtype)
+    chunks = kernel_map.chunks(feats.dtype)
     if not chunks:
         return out.zero_()
     fetched = feats.new_empty(max(max(chunk.sizes, default=0) for chunk in chunks), n_copies * c_in)
@@ -91,7 +91,7 @@ def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> 
     c_in, c_out = feats.shape[-1], grad_out.shape[-1]
     n_copies, wide = feats.shape[1:-1].numel(), torch.promote_types(feats.dtype, torch.float32)
     grad = torch.zeros(len(kernel_map.pairs), c_in, c_out, dtype=wide, device=feats.device)
-    for chunk in kernel_map.chunks(n_copies * max(c_in, c_out), feats.dtype):
+    for chunk in kernel_map.chunks(feats.dtype):
         if chunk.same is not None:
             where = slice(chunk.first, chunk.last)
             for same, ends in _padded_blocks(feats[where].reshape(-1, c_in), grad_out[where].view(-1, c_out)):

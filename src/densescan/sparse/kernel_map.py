@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from densescan.sparse.chunks import Chunk, cut, pairs_at_once
+from densescan.sparse.chunks import CHUNK, Chunk, cut
 from densescan.sparse.keys import first_not_below, key_step
 
 CENTRE = 13  # number of the offset (0, 0, 0) in the 3x3x3 kernel
@@ -36,19 +36,20 @@ class KernelMap:
         """The map of the adjoint: inputs and outputs exchanged."""
         return KernelMap(tuple(p and (p[1], p[0]) for p in self.pairs), n_in=self.n_out, n_out=self.n_in)
 
-    def chunks(self, width: int, dtype: torch.dtype) -> tuple[Chunk, ...]:
-        """The same pairs in the order in which a processor with a cache takes them; cut once for each size of chunk.
+    def chunks(self, dtype: torch.dtype) -> tuple[Chunk, ...]:
+        """The same pairs in the order in which processors take them; cut once for each number of chunks.
 
-        width: channels of a product, all copies together. dtype: of its numbers.
+        dtype: of the numbers that are multiplied.
         """
-        size = pairs_at_once(width, dtype)
-        if size not in self._cuts:
+        n_pairs = sum(self.n_in if pair is None else len(pair[0]) for pair in self.pairs)
+        n_chunks = -(-n_pairs * dtype.itemsize // CHUNK)
+        if n_chunks not in self._cuts:
             device = next((pair[0].device for pair in self.pairs if pair is not None), None)
             every = torch.arange(self.n_in, device=device)
             ins, outs = zip(*((every, every) if p is None else p for p in self.pairs), strict=True)
             same = self.pairs.index(None) if None in self.pairs else None
-            self._cuts[size] = cut(list(ins), list(outs), self.n_out, size, same)
-        return self._cuts[size]
+            self._cuts[n_chunks] = cut(list(ins), list(outs), self.n_out, n_chunks, same)
+        return self._cuts[n_chunks]
 
     @cached_property
     def _cuts(self) -> dict[int, tuple[Chunk, ...]]:
