@@ -1,6 +1,9 @@
-"""How the seconds of a completion grow with the number of points, by the bundled model on a processor.
+"""How the seconds of a completion grow with the number of points, on a processor.
 
-    python benchmarks/scaling.py --record benchmarks/results/scaling.json
+    python benchmarks/scaling.py --record benchmarks/results/scaling.json                                # bundled model
+    python benchmarks/scaling.py --width 1.0 --repeats 1 --record benchmarks/results/scaling-wide.json   # released form
+
+With --width the networks are those of `completion.py`: random and steered, calibrated for each size.
 
 The same scan is reduced to more and more points, each repeated ten times. The exponent is the slope of the straight
 line through the logarithms of points and seconds: 1 where cost grows as points do.
@@ -14,10 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from random_networks import REPEAT
+from kernels import read_reduced
+from random_networks import REPEAT, random_networks, steered
 from runs import EXAMPLE
 
 import densescan
+from densescan.completer import Completer
 from densescan.data.io import read_scan
 from densescan.errors import InputError
 from densescan.training.record import environment, write_json
@@ -33,28 +38,40 @@ class Options:
     """Points of the scenes before refinement."""
     model: str = "small"
     """Bundled model or model folder."""
+    width: float | None = None
+    """Random networks of the released form at this width, 1 is what was released, instead of a model."""
     steps: int = 8
     """Sampling steps."""
     repeats: int = 3
-    """Runs of each size after one that does not count; the median counts."""
+    """Runs of each size after one step that does not count; the median counts."""
     threads: int | None = None
     """Threads; None: PyTorch's choice."""
     record: Path | None = None
     """Write everything to this JSON file."""
 
 
+def completer_for(options: Options, points: int) -> Completer:
+    """The model, or random networks for scenes of so many points."""
+    if options.width is None:
+        return densescan.load(options.model)
+    reduced = read_reduced(options.scan, points // REPEAT)
+    return Completer(steered(random_networks(options.width, 0, reduced).state_dict()))
+
+
 def measure(options: Options, bfloat16: bool) -> dict[str, Any]:
     """Median seconds of each size, and the exponent."""
-    completer, scan = densescan.load(options.model), read_scan(options.scan)
+    scan = read_scan(options.scan)
     seconds = []
     for points in options.points:
+        completer = completer_for(options, points)
         changes = {
             "scan_points": points // REPEAT,
             "repeat": REPEAT,
             "steps": options.steps,
             "bfloat16": bfloat16,
         }
-        runs = [completer(scan, **changes) for _ in range(options.repeats + 1)][1:]
+        completer(scan, **changes | {"steps": 1})
+        runs = [completer(scan, **changes) for _ in range(options.repeats)]
         if len(runs[0].coarse) < 0.5 * points:
             raise InputError(f"{options.scan.name} has too few points for scenes of {points:,}: take another")
         seconds.append(statistics.median(sum(run.seconds.values()) for run in runs))

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from densescan.ahead import ahead
+from densescan.ahead import ahead, error_as_result
+from densescan.errors import InputError
 
 
 def test_it_gives_what_map_gives():
@@ -60,3 +61,16 @@ def test_who_stops_asking_does_not_wait():
     results.close()  # would wait a minute
     assert not go_on.is_set()
     go_on.set()
+
+
+def test_an_input_error_goes_through_all_stations():
+    @error_as_result
+    def halved(i: int) -> int:
+        if i % 2:
+            raise InputError(f"{i} is odd")
+        return i // 2
+
+    found = list(map(halved, map(halved, (8, 3, 6))))
+    assert (found[0], str(found[1]), str(found[2])) == (2, "3 is odd", "3 is odd")
+    with pytest.raises(TypeError):
+        error_as_result(len)(1)

@@ -484,7 +484,9 @@ def test_a_saved_scene_is_read_again(completer, tmp_path, ending):
     assert np.array_equal(read_scan(tmp_path / f"scene{ending}").points, scene.points)
 
 
-def test_a_stream_gives_what_calls_give(completer, tmp_path):
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_stream_gives_what_calls_give(completer, tmp_path, monkeypatch, ahead):
+    monkeypatch.setattr(Completer, "_samples_ahead", ahead)  # as on a processor, and as on a GPU
     np.save(tmp_path / "a.npy", A)
     scenes = completer.stream([tmp_path / "a.npy", B, Scan(A)], seed=3, steps=3)
     for scene, scan in zip(scenes, (A, B, A), strict=True):
@@ -515,7 +517,20 @@ def test_a_stream_refuses_bad_parameters_at_once(completer):
         completer.stream([A], step=1)
 
 
+def test_a_stream_samples_in_the_thread_of_its_user_on_a_processor(completer, monkeypatch):
+    seen, original = set(), Denoiser.forward
+
+    def watched(*args):
+        seen.add(threading.current_thread())
+        return original(*args)
+
+    monkeypatch.setattr(Denoiser, "forward", watched)
+    assert len(list(completer.stream([A, B], guidance_scale=1.0))) == 2
+    assert seen == {threading.current_thread()}
+
+
 def test_a_closed_stream_stops_sampling(completer, monkeypatch):
+    monkeypatch.setattr(Completer, "_samples_ahead", True)
     steps = []
     gate = threading.Event()
     original = Denoiser.forward

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from densescan.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,3 +29,16 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
             yield waiting.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def error_as_result(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A station at which a bad item does not end the line: the function, but an InputError that it raises is its
+    result, and one that comes from the station before is handed on."""
+
+    def station(item: Any) -> Any:
+        try:
+            return item if isinstance(item, InputError) else function(item)
+        except InputError as error:
+            return error
+
+    return station

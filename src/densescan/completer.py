@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from densescan.ahead import ahead
+from densescan.ahead import ahead, error_as_result
 from densescan.completion import (
     Completion,
     CompletionConfig,
@@ -103,8 +103,9 @@ class Completer:
     def stream(
         self, scans: Iterable[Scan | np.ndarray | str | Path], *, seed: int = 0, **changes: Any
     ) -> Iterator[Completion | InputError]:
-        """Complete one scan after another, each as a call would, ahead of whoever takes the scenes: while one is used,
-        the next is sampled, and the scan after that is read and reduced.
+        """Complete one scan after another, each as a call would, ahead of whoever takes the scenes: on a GPU, while one
+        is used, the next is sampled, and the scan after that is read and reduced; on a processor, whose cores the
+        networks need, the next is read.
 
         Gives, in the order of the scans, each scene, or the error that its call would have raised, so that a bad scan
         does not end a drive.
@@ -113,17 +114,17 @@ class Completer:
         """
         config = self._checked(seed, changes)
 
-        def reduced(scan: Scan | np.ndarray | str | Path) -> _Reduced | InputError:
-            try:
-                return self._reduced(read_scan(scan) if isinstance(scan, str | Path) else scan, config, seed)
-            except InputError as error:
-                return error
+        @error_as_result
+        def read(scan: Scan | np.ndarray | str | Path) -> Scan | np.ndarray:
+            return read_scan(scan) if isinstance(scan, str | Path) else scan
 
-        def completed(scan: _Reduced | InputError) -> Completion | InputError:
-            try:
-                return scan if isinstance(scan, InputError) else self._completed(scan, seed, on_step)
-            except InputError as error:
-                return error
+        @error_as_result
+        def reduced(scan: Scan | np.ndarray) -> _Reduced:
+            return self._reduced(scan, config, seed)
+
+        @error_as_result
+        def completed(scan: _Reduced) -> Completion:
+            return self._completed(scan, seed, on_step)
 
         asked_for = threading.Event()
         asked_for.set()
@@ -133,12 +134,19 @@ class Completer:
                 raise InputError("the stream was closed")
 
         def scenes() -> Iterator[Completion | InputError]:
+            station = ahead if self._samples_ahead else map
             try:
-                yield from ahead(completed, ahead(reduced, scans))
+                yield from station(completed, station(reduced, ahead(read, scans)))
             finally:
                 asked_for.clear()
 
         return scenes()
+
+    @property
+    def _samples_ahead(self) -> bool:
+        """Whether a stream samples in a thread of its own. OpenMP's threads of two callers, more than there are cores,
+        sleep at every turn: all that a processor computes would take twice as long."""
+        return self.device.type != "cpu"
 
     @torch.inference_mode()
     def _reduced(self, scan: Scan | np.ndarray, config: CompletionConfig, seed: int) -> _Reduced:
