@@ -237,7 +237,7 @@ def test_the_size_of_chunks_does_not_matter(layer, fine, monkeypatch):
     feats, kernel = draw(len(source), 3).requires_grad_(), draw(layer.offsets, 3, 4, seed=3).requires_grad_()
     results = []
     for pairs in (16_384, 70):
-        monkeypatch.setattr(kernel_map, "CHUNK", pairs * feats.element_size())
+        monkeypatch.setattr(kernel_map, "pairs_at_once", lambda dtype, pairs=pairs: pairs)
         out = layer.sparse(feats, kernel, Voxels(fine.keys))
         results.append((out, *gradients(out, feats, kernel)))
     torch.testing.assert_close(*results)

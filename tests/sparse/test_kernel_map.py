@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from densescan.sparse.chunks import CHUNK
+from densescan.sparse.chunks import pairs_at_once
 from densescan.sparse.kernel_map import CENTRE, submanifold_map
 from densescan.sparse.keys import MAX_COORD, key_step, pack
 
@@ -134,12 +134,12 @@ def test_voxel_and_pair_counts_are_those_of_scans(shared, level_of):
 def test_chunks_of_wider_numbers_are_smaller_and_chunks_are_cut_once():
     grid = torch.cartesian_prod(torch.arange(1), *(torch.arange(20),) * 3)
     full = submanifold_map(pack(grid).sort().values)
-    types = torch.bfloat16, torch.float32, torch.float64
+    types = torch.bfloat16, torch.float32
     cuts = [full.chunks(dtype) for dtype in types]
     for chunks, dtype in zip(cuts, types, strict=True):
         assert sum(len(chunk.bags) for chunk in chunks) == count_pairs(full)
-        assert max(len(chunk.bags) for chunk in chunks) * dtype.itemsize < 1.05 * CHUNK
-    assert [len(chunks) for chunks in cuts] == [2, 4, 8]
+        assert max(len(chunk.bags) for chunk in chunks) < 1.05 * pairs_at_once(dtype)
+    assert [len(chunks) for chunks in cuts] == [2, 8]
     assert full.chunks(torch.float16) is cuts[0]
 
 

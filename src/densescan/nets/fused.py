@@ -85,7 +85,10 @@ class FusedPointwise(_Folded):
 
 
 class FusedResidual(nn.Module):
-    """`ResidualBlock` in two passes, or three where it changes the width."""
+    """`ResidualBlock` in two passes, or three where it changes the width.
+
+    The features that it is given may be written over: in these networks nothing else needs the input of a block.
+    """
 
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
@@ -96,8 +99,7 @@ class FusedResidual(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         shortcut = x.feats if self.shortcut is None else self.shortcut(x)
-        spent = self.shortcut is not None
-        out: SparseTensor = self.second(self.first(x), shortcut=shortcut, spent=spent)
+        out: SparseTensor = self.second(self.first(x), shortcut=shortcut, spent=True)
         return out
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from densescan.sparse.chunks import CHUNK, Chunk, cut
+from densescan.sparse.chunks import Chunk, cut, pairs_at_once
 from densescan.sparse.keys import first_not_below, key_step
 
 CENTRE = 13  # number of the offset (0, 0, 0) in the 3x3x3 kernel
@@ -42,7 +42,7 @@ class KernelMap:
         dtype: of the numbers that are multiplied.
         """
         n_pairs = sum(self.n_in if pair is None else len(pair[0]) for pair in self.pairs)
-        n_chunks = -(-n_pairs * dtype.itemsize // CHUNK)
+        n_chunks = -(-n_pairs // pairs_at_once(dtype))
         if n_chunks not in self._cuts:
             device = next((pair[0].device for pair in self.pairs if pair is not None), None)
             every = torch.arange(self.n_in, device=device)
