@@ -16,9 +16,7 @@ from torch import Tensor
 
 from densescan.sparse.matmul import ROWS_AT_ONCE, repeating
 
-REDUCED_PAIRS = (
-    98_304  # of a chunk, at most, of reduced types: 96 MiB of products for two copies of 256 channels
-)
+REDUCED_PAIRS = 98_304  # of a chunk of reduced types: 96 MiB of products for two copies of 256 channels
 WIDE_PAIRS = 24_576  # of float32: more would be 3 % faster, but too large at 180,000 points
 FEW_SUMS = 1 / 8  # of the rows of a chunk: each costs as much to put into place as five in one sum over all
 

@@ -34,7 +34,7 @@ def _convolve(
     out: where the result is written.
     """
     copies, (c_in, c_out) = feats.shape[1:-1], kernel.shape[1:]
-    n_copies = copies.numel()
+    n_copies, flat = copies.numel(), feats.flatten(1)
     out = feats.new_empty(kernel_map.n_out, *copies, c_out) if out is None else out
     chunks = kernel_map.chunks(feats.dtype)
     if not chunks:
@@ -46,7 +46,7 @@ def _convolve(
         most_rows = max(chunk.last - chunk.first for chunk in chunks)
         epilogue = epilogue.repeated(torch.Size((most_rows, *copies, c_out)))
     for chunk in chunks:
-        _multiply(feats.flatten(1), kernels, chunk, fetched, products)
+        _multiply(flat, kernels, chunk, fetched, products)
         sums, ends = _sum_bags(chunk, products).unflatten(1, (*copies, -1)), slice(chunk.first, chunk.last)
         if epilogue is None:
             out[ends] = sums
