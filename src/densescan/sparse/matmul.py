@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+from densescan.sparse import onednn
+
 ROWS_AT_ONCE = 8_192  # of one matrix product, at most
 FINEST_STEP = 32  # rows of a matrix product are a multiple of this
 _WORTH = 1 << 20  # multiplications of a float32 product from which on oneDNN's longer start is made good
@@ -21,16 +22,9 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 def matmul(
     a: Float[Tensor, "N C"], b: Float[Tensor, "C D"], out: Float[Tensor, "N D"] | None = None
 ) -> Float[Tensor, "N D"]:
-    """a @ b, into `out` where there is one. Not differentiable.
-
-    PyTorch multiplies float32 on CPUs with MKL, which leaves processors that are not Intel's without AVX-512; oneDNN,
-    which PyTorch uses for reduced types, does not: the same float32 sums in less than half the time.
-    """
+    """a @ b, into `out` where there is one. Not differentiable."""
     worth = a.dtype == torch.float32 and a.device.type == "cpu" and a.numel() * b.shape[1] >= _WORTH
-    if not (worth and _ONEDNN):
-        return torch.mm(a, b, out=out)
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
-    return product if out is None else out.copy_(product)
+    return onednn.mm(a, b, out) if worth and onednn.AVAILABLE else torch.mm(a, b, out=out)
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
