@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from densescan.sparse.chunks import FEW_SUMS, cut
+from densescan.sparse.chunks import FEW_SUMS, SPARE_ROWS, cut
 from densescan.sparse.matmul import FINEST_STEP, ROWS_AT_ONCE
 
 N_IN, N_OUT = 500, 400
@@ -28,7 +28,13 @@ def pairs_of(pieces):
     for chunk in pieces:
         same = [chunk.same] * chunk.n_same
         offset = torch.tensor(
-            same + [k for k, n in zip(chunk.offsets, chunk.sizes, strict=True) for _ in range(n)]
+            same
+            + [
+                k
+                for first, count, size in chunk.widest
+                for k in range(first, first + count)
+                for _ in range(size)
+            ]
         )
         in_rows = torch.cat((torch.arange(chunk.first, chunk.first + chunk.n_same), chunk.in_rows))
         assert len(offset) == len(in_rows) == chunk.n_products
@@ -76,11 +82,32 @@ def test_products_have_few_sizes():
     for count in range(1, 6_000, 7):
         rows = torch.arange(count)
         (piece,) = cut([rows, rows[:3]], [rows, rows[:3]], count, 1)
-        assert sum(piece.sizes) == len(piece.in_rows)
-        assert len(piece.in_rows) - count <= max(count // 16, FINEST_STEP) + FINEST_STEP
-        sizes |= set(piece.sizes)
+        assert sum(batch.n_products for batch in piece.widest) == len(piece.in_rows)
+        assert len(piece.in_rows) - count <= max(count // 16, FINEST_STEP) + FINEST_STEP + 2 * SPARE_ROWS
+        sizes |= {batch.size for batch in piece.widest}
     assert max(sizes) <= ROWS_AT_ONCE
     assert len(sizes) < 80
+
+
+@pytest.mark.parametrize("same", [None, 2])
+def test_offsets_with_about_as_many_pairs_are_one_batch(same):
+    """On either side of the offset of rows with themselves."""
+    counts = (10, 31, 400, 300, 250, 100)
+    rows = [torch.arange(count) for count in counts]
+    (piece,) = cut(rows, rows, N_OUT, 1, same)
+    if same is None:
+        assert piece.widest == ((0, 2, 32), (2, 1, 416), (3, 1, 320), (4, 1, 256), (5, 1, 128))
+    else:
+        assert piece.widest == ((0, 2, 32), (3, 3, 320))
+        assert piece.batches(320) == list(piece.widest)
+        assert piece.batches(319) == [(0, 2, 32), (3, 1, 320), (4, 1, 320), (5, 1, 320)]
+    assert len(piece.in_rows) == sum(batch.n_products for batch in piece.widest)
+
+
+def test_offsets_with_many_pairs_are_cut():
+    rows = torch.arange(2 * ROWS_AT_ONCE + 5)
+    (piece,) = cut([rows], [rows], len(rows), 1)
+    assert piece.widest == ((0, 1, ROWS_AT_ONCE), (0, 1, ROWS_AT_ONCE), (0, 1, 1024))
 
 
 def test_no_pairs_make_no_chunks():

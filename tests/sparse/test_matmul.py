@@ -7,6 +7,7 @@ from torch import nn
 from densescan.sparse.matmul import (
     FINEST_STEP,
     ROWS_AT_ONCE,
+    batch_limit,
     matmul,
     repeating,
     row_blocks,
@@ -14,23 +15,30 @@ from densescan.sparse.matmul import (
 )
 
 
+@pytest.mark.parametrize("batch", [(), (3,)])
 @pytest.mark.parametrize("n", [70, 2_000])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-14), (torch.bfloat16, 1e-2)]
 )
-def test_products_are_right_in_every_type(dtype, tolerance, transposed, n):
+def test_products_are_right_in_every_type(dtype, tolerance, transposed, n, batch):
     generator = torch.Generator().manual_seed(0)
-    a = torch.randn(n, 33, generator=generator, dtype=torch.float64).to(dtype)
-    b = torch.randn(33, 20, generator=generator, dtype=torch.float64).to(dtype)
+    a = torch.randn(*batch, n, 33, generator=generator, dtype=torch.float64).to(dtype)
+    b = torch.randn(*batch, 33, 20, generator=generator, dtype=torch.float64).to(dtype)
     if transposed:
-        a, b = a.T.contiguous().T, b.T.contiguous().T
+        a, b = a.mT.contiguous().mT, b.mT.contiguous().mT
     exact = a.double() @ b.double()
-    out = torch.full((n, 20), 7.0, dtype=dtype)
+    out = torch.full((*batch, n, 20), 7.0, dtype=dtype)
     for product in (matmul(a, b), matmul(a, b, out=out)):
         assert product.dtype == dtype
         assert (product.double() - exact).abs().max() < tolerance * exact.abs().max()
     assert product.data_ptr() == out.data_ptr()
+
+
+def test_batches_of_wider_numbers_and_larger_matrices_have_fewer_rows():
+    limits = [batch_limit(torch.bfloat16, 2 * 64 * 64), batch_limit(torch.float32, 2 * 64 * 64)]
+    assert limits[0] > limits[1] > 0
+    assert limits[0] // batch_limit(torch.bfloat16, 2 * 256 * 256) == 16
 
 
 def test_sizes_that_repeat_are_few_and_little_larger():

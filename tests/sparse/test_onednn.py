@@ -19,22 +19,25 @@ def out_of_memory(*args, **kwargs):
     raise RuntimeError("out of memory")
 
 
-def matrices(n=1_200, c=160, d=96):
+def matrices(*batch):
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(n, c, generator=generator), torch.randn(c, d, generator=generator)
+    return torch.randn(*batch, 1_200, 160, generator=generator), torch.randn(
+        *batch, 160, 96, generator=generator
+    )
 
 
 @pytest.mark.parametrize("allowed", [False, True])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_both_ways_multiply_float32_exactly(allowed, transposed, monkeypatch):
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_both_ways_multiply_float32_exactly(allowed, transposed, batch, monkeypatch):
     if allowed and not onednn.permission_is_harmless():
         pytest.skip("this processor would multiply bfloat16")
     monkeypatch.setattr(onednn, "permission_is_harmless", lambda: allowed)
-    a, b = matrices()
+    a, b = matrices(*batch)
     if transposed:
-        a, b = a.T.contiguous().T, b.T.contiguous().T
-    exact, out = a.double() @ b.double(), torch.full((1_200, 96), 7.0)
-    for product in (onednn.mm(a, b), onednn.mm(a, b, out)):
+        a, b = a.mT.contiguous().mT, b.mT.contiguous().mT
+    exact, out = a.double() @ b.double(), torch.full((*batch, 1_200, 96), 7.0)
+    for product in (onednn.matmul(a, b), onednn.matmul(a, b, out)):
         assert (product.double() - exact).abs().max() < 1e-6 * exact.abs().max()
     assert product is out
 
@@ -54,11 +57,11 @@ def test_the_precision_that_was_chosen_holds_again_afterwards(chosen, monkeypatc
     a, b = matrices()
     try:
         torch.backends.mkldnn.matmul.fp32_precision = chosen
-        onednn.mm(a, b)
+        onednn.matmul(a, b)
         assert precision() == chosen
         monkeypatch.setattr(torch, "mm", out_of_memory)
         with pytest.raises(RuntimeError, match="out of memory"):
-            onednn.mm(a, b)
+            onednn.matmul(a, b)
         assert precision() == chosen
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = before

@@ -4,10 +4,15 @@ A chunk holds all pairs that end in a run of output rows. For each offset their 
 sum over bags of products makes the output rows. No sum crosses chunks, memory is read and written in ascending order,
 and nothing is allocated for an offset. The centre offset of a voxel set onto itself meets every row with itself: its
 inputs lie in a row as they are, and where few voxels have neighbours, its products are the output of the rest.
+
+Starting a product takes as long as multiplying dozens of rows. Offsets with about as many pairs each are therefore
+padded to equal sizes, and multiplied as one batch.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +21,35 @@ from torch import Tensor
 
 from densescan.sparse.matmul import ROWS_AT_ONCE, repeating
 
-REDUCED_PAIRS = 98_304  # of a chunk of reduced types: 96 MiB of products for two copies of 256 channels
-WIDE_PAIRS = 24_576  # of float32: more would be 3 % faster, but too large at 180,000 points
+CHANNEL_BYTES = 196_608  # of one channel of a chunk's products: 96 MiB for two copies of 256 channels
+EVEN_ROWS = 512  # of an offset in a batch that is padded, at most
+SPARE_ROWS = 96  # of padding for each of its offsets, at most on average
 FEW_SUMS = 1 / 8  # of the rows of a chunk: each costs as much to put into place as five in one sum over all
 
 
 def pairs_at_once(dtype: torch.dtype) -> int:
     """How many pairs a chunk has, at most about; with fewer, starting a product counts for more."""
-    return REDUCED_PAIRS if dtype.itemsize == 2 else WIDE_PAIRS
+    return CHANNEL_BYTES // dtype.itemsize
+
+
+class Batch(NamedTuple):
+    """Products of several kernel offsets that follow one another: as many rows for each."""
+
+    offset: int
+    """The first of them."""
+    n_offsets: int
+    size: int
+    """Rows of each."""
+
+    @property
+    def offsets(self) -> slice:
+        """All of them."""
+        return slice(self.offset, self.offset + self.n_offsets)
+
+    @property
+    def n_products(self) -> int:
+        """Rows of all."""
+        return self.n_offsets * self.size
 
 
 @dataclass(frozen=True)
@@ -33,8 +59,7 @@ class Chunk:
     same: the kernel offset that meets every row with itself, None: there is none. Its products come first, row by row.
     in_rows: the input row of every other product, offset by offset; each offset is padded with products that no bag
         holds.
-    offsets, sizes: kernel offset and number of products of each block of those, which is one matrix product; block by
-        block they are all other products.
+    widest: batch by batch all other products, see `batches`.
     bags, bag_starts: the products to add, output row by output row, and where each row's begin.
     """
 
@@ -42,8 +67,7 @@ class Chunk:
     last: int
     same: int | None
     in_rows: Int[Tensor, " L"]
-    offsets: tuple[int, ...]
-    sizes: tuple[int, ...]
+    widest: tuple[Batch, ...]
     bags: Int[Tensor, " P"]
     bag_starts: Int[Tensor, " R"]
 
@@ -56,6 +80,14 @@ class Chunk:
     def n_products(self) -> int:
         """All of them, padding included."""
         return self.n_same + len(self.in_rows)
+
+    def batches(self, limit: int) -> list[Batch]:
+        """All products but the first `n_same`. Offsets of more than so many rows are batches of their own."""
+        parts: list[Batch] = []
+        for batch in self.widest:
+            every = range(batch.offset, batch.offset + batch.n_offsets)
+            parts += [Batch(k, 1, batch.size) for k in every] if batch.size > limit else [batch]
+        return parts
 
     @cached_property
     def ends(self) -> Int[Tensor, " L"]:
@@ -108,6 +140,10 @@ def cut(
     n_same = torch.zeros_like(size[:, 0])
     if same is not None:
         n_same, padded[:, same] = size[:, same], 0
+        _even_out(padded[:, :same])
+        _even_out(padded[:, same + 1 :])
+    else:
+        _even_out(padded)
     start = n_same[:, None] + padded.cumsum(1) - padded  # of each segment, within its chunk
     if same is not None:
         start[:, same] = 0
@@ -127,7 +163,7 @@ def cut(
     rows, pairs = edges.tolist(), bag_starts[edges].tolist()
     return tuple(
         Chunk(
-            rows[c], rows[c + 1], same, fetched[c], *_blocks(padded[c].tolist()),
+            rows[c], rows[c + 1], same, fetched[c], _batches(padded[c].tolist()),
             bags[pairs[c] : pairs[c + 1]], bag_starts[rows[c] : rows[c + 1]] - pairs[c],
         )
         for c in range(len(fetched))
@@ -164,11 +200,24 @@ def _counted(lengths: Int[Tensor, " N"]) -> Int[Tensor, " L"]:
     return torch.arange(int(lengths.sum())) - torch.repeat_interleave(starts, lengths)
 
 
-def _blocks(lengths: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Offsets and sizes of the blocks, given the length of each offset."""
-    blocks = [
-        (k, min(ROWS_AT_ONCE, length - first))
-        for k, length in enumerate(lengths)
-        for first in range(0, length, ROWS_AT_ONCE)
-    ]
-    return tuple(k for k, _ in blocks), tuple(size for _, size in blocks)
+def _even_out(sizes: Int[Tensor, "C K"]) -> None:
+    """Raise the sizes of a chunk to the largest, where that is worth it."""
+    if not sizes.shape[1]:
+        return
+    largest = sizes.amax(1, keepdim=True)
+    more = (largest - sizes).sum(1, keepdim=True)
+    worth = (more <= SPARE_ROWS * sizes.shape[1]) & (largest <= EVEN_ROWS)
+    sizes.copy_(torch.where(worth, largest, sizes))
+
+
+def _batches(sizes: list[int]) -> tuple[Batch, ...]:
+    """Offsets that follow one another with equal sizes, given the size of each; above `ROWS_AT_ONCE` those are cut."""
+    batches = []
+    for size, group in groupby(enumerate(sizes), key=lambda item: item[1]):
+        offsets = [k for k, _ in group]
+        if size > ROWS_AT_ONCE:
+            blocks = range(0, size, ROWS_AT_ONCE)
+            batches += [Batch(k, 1, min(ROWS_AT_ONCE, size - b)) for k in offsets for b in blocks]
+        elif size:
+            batches.append(Batch(offsets[0], len(offsets), size))
+    return tuple(batches)

@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from densescan.sparse.backends import backend_of
-from densescan.sparse.chunks import Chunk
+from densescan.sparse.chunks import Batch, Chunk
 from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.kernel_map import KernelMap
-from densescan.sparse.matmul import ROWS_AT_ONCE, matmul, repeating, row_blocks
+from densescan.sparse.matmul import ROWS_AT_ONCE, batch_limit, matmul, repeating, row_blocks
 from densescan.sparse.rows import RowScale
 from densescan.sparse.tensor import PointMap
 
@@ -39,14 +39,15 @@ def _convolve(
     chunks = kernel_map.chunks(feats.dtype)
     if not chunks:
         return out.zero_()
-    fetched = feats.new_empty(max(max(chunk.sizes, default=0) for chunk in chunks), n_copies * c_in)
+    limit = batch_limit(feats.dtype, n_copies * c_in * c_out)
+    most = max((batch.n_products for chunk in chunks for batch in chunk.batches(limit)), default=0)
+    fetched = feats.new_empty(most, n_copies * c_in)
     products = feats.new_empty(max(chunk.n_products for chunk in chunks), n_copies * c_out)
-    kernels = kernel.unbind(0)
     if epilogue is not None:
         most_rows = max(chunk.last - chunk.first for chunk in chunks)
         epilogue = epilogue.repeated(torch.Size((most_rows, *copies, c_out)))
     for chunk in chunks:
-        _multiply(flat, kernels, chunk, fetched, products)
+        _multiply(flat, kernel, chunk, fetched, products)
         sums, ends = _sum_bags(chunk, products).unflatten(1, (*copies, -1)), slice(chunk.first, chunk.last)
         if epilogue is None:
             out[ends] = sums
@@ -57,23 +58,38 @@ def _convolve(
 
 def _multiply(
     feats: Float[Tensor, "V_in GC_in"],
-    kernels: tuple[Tensor, ...],
+    kernel: Float[Tensor, "K C_in C_out"],
     chunk: Chunk,
     fetched: Float[Tensor, "L GC_in"],
     products: Float[Tensor, "P GC_out"],
 ) -> None:
-    """The products of a chunk. fetched: room for the rows of a block."""
-    c_in, c_out = kernels[0].shape
+    """The products of a chunk. fetched: room for the rows of a batch."""
+    _, c_in, c_out = kernel.shape
     n_copies = feats.shape[1] // c_in
     if chunk.same is not None:
         same = feats[chunk.first : chunk.last].view(-1, c_in), products[: chunk.n_same].view(-1, c_out)
+        centre = kernel[chunk.same]
         for where in row_blocks(len(same[0])):
-            matmul(same[0][where], kernels[chunk.same], out=same[1][where])
-    rows, sizes = fetched.view(-1, c_in), [n_copies * size for size in chunk.sizes]
-    blocks = products[chunk.n_same : chunk.n_products].view(-1, c_out).split(sizes)
-    for k, in_rows, block in zip(chunk.offsets, chunk.in_rows.split(chunk.sizes), blocks, strict=True):
-        torch.index_select(feats, 0, in_rows, out=fetched[: len(in_rows)])
-        matmul(rows[: len(block)], kernels[k], out=block)
+            matmul(same[0][where], centre, out=same[1][where])
+    batches = chunk.batches(batch_limit(feats.dtype, n_copies * c_in * c_out))
+    sizes = [batch.n_products for batch in batches]
+    blocks = products[chunk.n_same : chunk.n_products].split(sizes)
+    for batch, in_rows, block in zip(batches, chunk.in_rows.split(sizes), blocks, strict=True):
+        rows = torch.index_select(feats, 0, in_rows, out=fetched[: len(in_rows)])
+        _multiply_batch(rows.view(-1, c_in), kernel, batch, block.view(-1, c_out))
+
+
+def _multiply_batch(
+    rows: Float[Tensor, "N C_in"],
+    kernel: Float[Tensor, "K C_in C_out"],
+    batch: Batch,
+    out: Float[Tensor, "N C_out"],
+) -> None:
+    if batch.n_offsets == 1:
+        matmul(rows, kernel[batch.offset], out=out)
+    else:
+        shape = (batch.n_offsets, -1)
+        matmul(rows.unflatten(0, shape), kernel[batch.offsets], out=out.unflatten(0, shape))
 
 
 def _sum_bags(chunk: Chunk, products: Float[Tensor, "P C"]) -> Float[Tensor, "R C"]:
@@ -99,16 +115,15 @@ def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> 
         fetched = feats.flatten(1).index_select(0, chunk.in_rows).view(-1, c_in)
         ends = F.pad(grad_out[chunk.first : chunk.last].flatten(1), (0, 0, 0, 1))  # zeros for the padding
         ends = ends.index_select(0, chunk.ends).view(-1, c_out)
-        for k, block, block_ends in _blocks(chunk, n_copies, fetched, ends):
-            grad[k] += matmul(block.T, block_ends)
+        batches = chunk.batches(batch_limit(feats.dtype, n_copies * c_in * c_out))
+        sizes = [n_copies * batch.n_products for batch in batches]
+        for batch, block, block_ends in zip(batches, fetched.split(sizes), ends.split(sizes), strict=True):
+            if batch.n_offsets == 1:
+                grad[batch.offset] += matmul(block.T, block_ends)
+            else:
+                shape = (batch.n_offsets, -1)
+                grad[batch.offsets] += matmul(block.unflatten(0, shape).mT, block_ends.unflatten(0, shape))
     return grad.to(feats.dtype)
-
-
-def _blocks(chunk: Chunk, n_copies: int, a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """The offset of each block of a chunk, and its rows in both; cut at once, for views are made slowly."""
-    sizes = [n_copies * size for size in chunk.sizes]
-    n = sum(sizes)
-    return zip(chunk.offsets, a[:n].split(sizes), b[:n].split(sizes), strict=True)
 
 
 def _padded_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

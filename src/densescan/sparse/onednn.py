@@ -22,13 +22,25 @@ AVAILABLE = torch.backends.mkldnn.is_available() and _CAPABILITY.startswith("AVX
 _CHOICE: Any = getattr(torch.backends.mkldnn, "matmul", None)  # of a precision; since PyTorch 2.9
 
 
-def mm(
-    a: Float[Tensor, "N C"], b: Float[Tensor, "C D"], out: Float[Tensor, "N D"] | None = None
-) -> Float[Tensor, "N D"]:
-    """a @ b in float32, into `out` where there is one. Not differentiable."""
+def multiply(
+    a: Float[Tensor, "*B N C"], b: Float[Tensor, "*B C D"], out: Float[Tensor, "*B N D"] | None = None
+) -> Float[Tensor, "*B N D"]:
+    """a @ b by whatever PyTorch takes."""
+    return (torch.mm if a.ndim == 2 else torch.bmm)(a, b, out=out)
+
+
+def matmul(
+    a: Float[Tensor, "*B N C"], b: Float[Tensor, "*B C D"], out: Float[Tensor, "*B N D"] | None = None
+) -> Float[Tensor, "*B N D"]:
+    """a @ b in float32, into `out` where there is one. Not differentiable.
+
+    Batches are multiplied by oneDNN only where the permission is harmless, else by MKL.
+    """
     if permission_is_harmless():
         with _PERMISSION:
-            return torch.mm(a, b, out=out)
+            return multiply(a, b, out)
+    if a.ndim > 2:
+        return multiply(a, b, out)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
     return product if out is None else out.copy_(product)
 
