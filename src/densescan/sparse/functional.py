@@ -19,7 +19,10 @@ from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.matmul import ROWS_AT_ONCE, batch_limit, matmul, repeating, row_blocks
 from densescan.sparse.rows import RowScale
+from densescan.sparse.scratch import Scratch
 from densescan.sparse.tensor import PointMap
+
+_FETCHED, _PRODUCTS = Scratch(), Scratch()
 
 
 def _convolve(
@@ -41,8 +44,8 @@ def _convolve(
         return out.zero_()
     limit = batch_limit(feats.dtype, n_copies * c_in * c_out)
     most = max((batch.n_products for chunk in chunks for batch in chunk.batches(limit)), default=0)
-    fetched = feats.new_empty(most, n_copies * c_in)
-    products = feats.new_empty(max(chunk.n_products for chunk in chunks), n_copies * c_out)
+    fetched = _FETCHED.like(feats, most, n_copies * c_in)
+    products = _PRODUCTS.like(feats, max(chunk.n_products for chunk in chunks), n_copies * c_out)
     if epilogue is not None:
         most_rows = max(chunk.last - chunk.first for chunk in chunks)
         epilogue = epilogue.repeated(torch.Size((most_rows, *copies, c_out)))
