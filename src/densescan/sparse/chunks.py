@@ -5,13 +5,12 @@ sum over bags of products makes the output rows. No sum crosses chunks, memory i
 and nothing is allocated for an offset. The centre offset of a voxel set onto itself meets every row with itself: its
 inputs lie in a row as they are, and where few voxels have neighbours, its products are the output of the rest.
 
-Starting a product takes as long as multiplying dozens of rows. Offsets with about as many pairs each are therefore
-padded to equal sizes, and multiplied as one batch.
+Starting a product takes as long as multiplying dozens of rows. Offsets with few pairs, about as many each, are
+therefore padded to one of a few sizes, and multiplied as one batch.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -24,7 +23,7 @@ from densescan.sparse.matmul import ROWS_AT_ONCE, repeating
 REDUCED_PAIRS = 73_728  # of a chunk of reduced types: 72 MiB of products for two copies of 256 channels
 WIDE_PAIRS = 24_576  # of float32: more would be 2 % faster, but too large at 180,000 points
 EVEN_ROWS = 512  # of an offset in a batch that is padded, at most
-SPARE_ROWS = 96  # of padding for each of its offsets, at most on average
+SPARE_ROWS = 128  # of padding for each of its offsets, at most on average
 FEW_SUMS = 1 / 8  # of the rows of a chunk: each costs as much to put into place as five in one sum over all
 
 
@@ -141,10 +140,9 @@ def cut(
     n_same = torch.zeros_like(size[:, 0])
     if same is not None:
         n_same, padded[:, same] = size[:, same], 0
-        _even_out(padded[:, :same])
-        _even_out(padded[:, same + 1 :])
-    else:
-        _even_out(padded)
+    sides = _sides(len(in_rows), same)
+    for side in sides:
+        _even_out(padded[:, side])
     start = n_same[:, None] + padded.cumsum(1) - padded  # of each segment, within its chunk
     if same is not None:
         start[:, same] = 0
@@ -164,7 +162,7 @@ def cut(
     rows, pairs = edges.tolist(), bag_starts[edges].tolist()
     return tuple(
         Chunk(
-            rows[c], rows[c + 1], same, fetched[c], _batches(padded[c].tolist()),
+            rows[c], rows[c + 1], same, fetched[c], _batches(padded[c].tolist(), sides),
             bags[pairs[c] : pairs[c + 1]], bag_starts[rows[c] : rows[c + 1]] - pairs[c],
         )
         for c in range(len(fetched))
@@ -201,24 +199,30 @@ def _counted(lengths: Int[Tensor, " N"]) -> Int[Tensor, " L"]:
     return torch.arange(int(lengths.sum())) - torch.repeat_interleave(starts, lengths)
 
 
+def _sides(n_offsets: int, same: int | None) -> list[slice]:
+    """The offsets before and after that of rows with themselves, or all."""
+    if same is None:
+        return [slice(0, n_offsets)]
+    return [side for side in (slice(0, same), slice(same + 1, n_offsets)) if side.start < side.stop]
+
+
 def _even_out(sizes: Int[Tensor, "C K"]) -> None:
-    """Raise the sizes of a chunk to the largest, where that is worth it."""
-    if not sizes.shape[1]:
-        return
+    """Raise the sizes of a chunk to the power of two above the largest, where that adds few rows."""
     largest = sizes.amax(1, keepdim=True)
-    more = (largest - sizes).sum(1, keepdim=True)
-    worth = (more <= SPARE_ROWS * sizes.shape[1]) & (largest <= EVEN_ROWS)
-    sizes.copy_(torch.where(worth, largest, sizes))
+    power = (1 << torch.frexp((largest - 1).double())[1].long()) * (largest > 0)
+    added = (power - sizes).sum(1, keepdim=True)
+    worth = (added <= SPARE_ROWS * sizes.shape[1]) & (power <= EVEN_ROWS)
+    sizes.copy_(torch.where(worth, power, sizes))
 
 
-def _batches(sizes: list[int]) -> tuple[Batch, ...]:
-    """Offsets that follow one another with equal sizes, given the size of each; above `ROWS_AT_ONCE` those are cut."""
-    batches = []
-    for size, group in groupby(enumerate(sizes), key=lambda item: item[1]):
-        offsets = [k for k, _ in group]
-        if size > ROWS_AT_ONCE:
-            blocks = range(0, size, ROWS_AT_ONCE)
-            batches += [Batch(k, 1, min(ROWS_AT_ONCE, size - b)) for k in offsets for b in blocks]
-        elif size:
-            batches.append(Batch(offsets[0], len(offsets), size))
+def _batches(sizes: list[int], sides: list[slice]) -> tuple[Batch, ...]:
+    """One for each side that was evened out, else one for each offset, or several where it has many rows."""
+    batches: list[Batch] = []
+    for side in sides:
+        rows = sizes[side]
+        if len(set(rows)) == 1 and 0 < rows[0] <= EVEN_ROWS:
+            batches.append(Batch(side.start, len(rows), rows[0]))
+            continue
+        for k, size in enumerate(rows, side.start):
+            batches += [Batch(k, 1, min(ROWS_AT_ONCE, size - b)) for b in range(0, size, ROWS_AT_ONCE)]
     return tuple(batches)

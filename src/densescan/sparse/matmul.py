@@ -45,13 +45,13 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def repeating(counts: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Row counts rounded up to one of a few sizes, by at most a sixteenth or `FINEST_STEP`.
+    """Row counts rounded up to one of a few sizes, by at most an eighth or `FINEST_STEP`.
 
     On CPUs oneDNN compiles a product for each new shape, which can cost more than the product itself, and half a
     megabyte for as long as it is kept. The counts of voxels and pairs never repeat, the rounded ones do.
     """
     octave = torch.frexp(counts.double())[1].long()
-    step = (1 << (octave - 5).clamp(min=0)).clamp(min=FINEST_STEP)
+    step = (1 << (octave - 4).clamp(min=0)).clamp(min=FINEST_STEP)
     return (counts + step - 1) // step * step
 
 
@@ -63,7 +63,7 @@ def row_blocks(n: int) -> Iterator[slice]:
     if not n:
         return
     largest = min(ROWS_AT_ONCE, 1 << (n.bit_length() - 1))
-    sizes = range(largest, max(largest // 2, 1) - 1, -max(largest // 32, FINEST_STEP))
+    sizes = range(largest, max(largest // 2, 1) - 1, -max(largest // 16, FINEST_STEP))
     size = min(sizes, key=lambda size: -(-n // size) * size)
     for first in (*range(0, n - size, size), n - size):
         yield slice(first, first + size)
