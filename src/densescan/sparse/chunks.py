@@ -20,7 +20,7 @@ from torch import Tensor
 
 from densescan.sparse.matmul import ROWS_AT_ONCE, repeating
 
-REDUCED_PAIRS = 73_728  # of a chunk of reduced types: 72 MiB of products for two copies of 256 channels
+REDUCED_PAIRS = 98_304  # of a chunk of reduced types: 96 MiB of products for two copies of 256 channels
 WIDE_PAIRS = 24_576  # of float32: more would be 2 % faster, but too large at 180,000 points
 EVEN_ROWS = 512  # of an offset in a batch that is padded, at most
 SPARE_ROWS = 128  # of padding for each of its offsets, at most on average

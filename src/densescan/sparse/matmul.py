@@ -51,7 +51,8 @@ def repeating(counts: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     megabyte for as long as it is kept. The counts of voxels and pairs never repeat, the rounded ones do.
     """
     octave = torch.frexp(counts.double())[1].long()
-    step = (1 << (octave - 4).clamp(min=0)).clamp(min=FINEST_STEP)
+    coarse = (1 << (octave - 5).clamp(min=0)).clamp(min=2 * FINEST_STEP)
+    step = torch.where(counts < 16 * FINEST_STEP, FINEST_STEP, coarse)
     return (counts + step - 1) // step * step
 
 
