@@ -9,6 +9,14 @@ from densescan.sparse import onednn
 
 pytestmark = pytest.mark.skipif(not onednn.AVAILABLE, reason="PyTorch has no oneDNN here")
 may_allow = pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="PyTorch before 2.9")
+would_allow = pytest.mark.skipif(
+    not onednn.permission_is_harmless(), reason="this processor would multiply bfloat16"
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    monkeypatch.setattr(onednn, "THREADS", onednn.Threads())
 
 
 def precision():
@@ -26,13 +34,13 @@ def matrices(*batch):
     )
 
 
-@pytest.mark.parametrize("allowed", [False, True])
+@pytest.mark.parametrize("harmless", [False, pytest.param(True, marks=would_allow)])
+@pytest.mark.parametrize("one", [False, True])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("batch", [(), (3,)])
-def test_both_ways_multiply_float32_exactly(allowed, transposed, batch, monkeypatch):
-    if allowed and not onednn.permission_is_harmless():
-        pytest.skip("this processor would multiply bfloat16")
-    monkeypatch.setattr(onednn, "permission_is_harmless", lambda: allowed)
+def test_every_way_multiplies_float32_exactly(harmless, one, transposed, batch, monkeypatch):
+    monkeypatch.setattr(onednn, "permission_is_harmless", lambda: harmless)
+    onednn.THREADS.one = one
     a, b = matrices(*batch)
     if transposed:
         a, b = a.mT.contiguous().mT, b.mT.contiguous().mT
@@ -42,10 +50,44 @@ def test_both_ways_multiply_float32_exactly(allowed, transposed, batch, monkeypa
     assert product is out
 
 
+@would_allow
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_a_second_thread_changes_no_bit(batch):
+    a, b = matrices(*batch)
+    before, during = onednn.matmul(a, b), []
+
+    def multiply():
+        onednn.THREADS.enter()
+        during.append(onednn.matmul(a, b))
+
+    onednn.THREADS.enter()
+    assert onednn.THREADS.one
+    thread = threading.Thread(target=multiply)
+    thread.start()
+    thread.join()
+    assert not onednn.THREADS.one
+    assert torch.equal(before, during[0])
+    assert torch.equal(before, onednn.matmul(a, b))
+
+
+@would_allow
+def test_a_second_thread_waits_until_the_permission_is_given_back():
+    before = precision()
+    seen = []
+    onednn.THREADS.enter()
+    with onednn.THREADS.lock:  # as during a product
+        thread = threading.Thread(target=lambda: (onednn.THREADS.enter(), seen.append(precision())))
+        thread.start()
+        thread.join(0.05)
+        assert thread.is_alive()
+    thread.join()
+    assert seen == [before]
+
+
 @may_allow
 def test_a_processor_that_rounds_to_bfloat16_is_not_allowed_to(monkeypatch):
     product = torch.mm
-    monkeypatch.setattr(torch, "mm", lambda a, b: product(a.bfloat16().float(), b))
+    monkeypatch.setattr(torch, "mm", lambda a, b, out=None: product(a.bfloat16().float(), b))
     assert not onednn.permission_is_harmless.__wrapped__()
 
 
@@ -65,24 +107,3 @@ def test_the_precision_that_was_chosen_holds_again_afterwards(chosen, monkeypatc
         assert precision() == chosen
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = before
-
-
-@may_allow
-def test_threads_that_overlap_give_the_permission_back_once():
-    before = precision()
-    entered, go_on = threading.Event(), threading.Event()
-
-    def hold():
-        with onednn._PERMISSION:
-            entered.set()
-            go_on.wait(10)
-
-    other = threading.Thread(target=hold)
-    other.start()
-    entered.wait(10)
-    with onednn._PERMISSION:
-        assert precision() == "bf16"
-    assert precision() == "bf16"  # the other one is still inside
-    go_on.set()
-    other.join()
-    assert precision() == before

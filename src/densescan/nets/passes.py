@@ -12,6 +12,7 @@ from densescan.nets.denoiser import Denoiser
 from densescan.nets.encoder import Condition, ConditionEncoder
 from densescan.nets.networks import Networks
 from densescan.sparse.backends.recording import Recording
+from densescan.sparse.memory import give_back
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(x_t, t) -> eps_hat: predicted noise of the points x_t (B, M, 3) [m]; t is a scalar int64 tensor."""
@@ -57,8 +58,11 @@ class Passes:
     ) -> Float[Tensor, "B M 3"]:
         times = t.expand(len(x_t))
         if self.scale == 1.0:
-            return self.denoiser(x_t, times, cond).float()
-        return self.denoiser.guided(x_t, times, cond, self._uncond(len(x_t)), self.scale).float()
+            noise = self.denoiser(x_t, times, cond)
+        else:
+            noise = self.denoiser.guided(x_t, times, cond, self._uncond(len(x_t)), self.scale)
+        give_back()
+        return noise.float()
 
     def _uncond(self, batch: int) -> Condition:
         """The unguided branch's condition, which is the same for all scans."""

@@ -26,6 +26,7 @@ def matmul(
     a: Float[Tensor, "*B N C"], b: Float[Tensor, "*B C D"], out: Float[Tensor, "*B N D"] | None = None
 ) -> Float[Tensor, "*B N D"]:
     """a @ b, or a batch of such products, into `out` where there is one. Not differentiable."""
+    onednn.THREADS.enter()
     worth = a.dtype == torch.float32 and a.device.type == "cpu" and a.numel() * b.shape[-1] >= _WORTH
     return onednn.matmul(a, b, out) if worth and onednn.AVAILABLE else multiply(a, b, out)
 

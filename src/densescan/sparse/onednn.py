@@ -1,16 +1,18 @@
 """Float32 products by oneDNN.
 
 PyTorch multiplies float32 on CPUs with MKL, which leaves processors that are not Intel's without AVX-512; oneDNN, which
-PyTorch uses for reduced types, does not: the same float32 sums in less than half the time. There are two ways to it. A
-fused linear layer is always computed by oneDNN, but it has no room for a result that is already there, and turns
-matrices that are transposed around. And `torch.mm` takes oneDNN where float32 may be multiplied as bfloat16: a
-permission that oneDNN makes use of on processors with units for tiles (AMX), and that on others changes nothing but
+PyTorch uses for reduced types, does not: the same float32 sums in less than half the time. There are two ways to it, to
+the same bits. A fused linear layer is always computed by oneDNN, but it has no room for a result that is already there,
+and turns matrices that are transposed around. And `torch.mm` takes oneDNN where float32 may be multiplied as bfloat16:
+a permission that oneDNN makes use of on processors with units for tiles (AMX), and that on others changes nothing but
 the library. Which of both this processor is, a product with known rounding tells.
+
+The permission holds for all threads, and would let small products of another thread, which are MKL's, be rounded
+otherwise now and then. It is therefore taken only as long as one thread alone has multiplied here.
 """
 
 import threading
 from functools import cache
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -37,12 +39,18 @@ def matmul(
     Batches are multiplied by oneDNN only where the permission is harmless, else by MKL.
     """
     if permission_is_harmless():
-        with _PERMISSION:
-            return multiply(a, b, out)
-    if a.ndim > 2:
+        with THREADS.lock:
+            if THREADS.one:
+                return _permitted(a, b, out)
+    elif a.ndim > 2:
         return multiply(a, b, out)
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
-    return product if out is None else out.copy_(product)
+    if a.ndim == 2:
+        product = _linear(a, b)
+        return product if out is None else out.copy_(product)
+    out = a.new_empty(*a.shape[:-1], b.shape[-1]) if out is None else out
+    for x, y, product in zip(a, b, out, strict=True):
+        product.copy_(_linear(x, y))
+    return out
 
 
 @cache
@@ -51,30 +59,40 @@ def permission_is_harmless() -> bool:
     if not (AVAILABLE and _CAPABILITY.startswith("AVX512") and _CHOICE is not None):
         return False
     fine = torch.full((1024, 256), 1 + 2**-12)  # 1 in bfloat16, and in TensorFloat-32
-    with _PERMISSION:
-        return torch.equal(torch.mm(fine, torch.eye(256)), fine)
+    with THREADS.lock:
+        return torch.equal(_permitted(fine, torch.eye(256)), fine)
 
 
-class _Permission:
-    """While it is entered, float32 products may be computed in bfloat16, in all threads; then what was holds again."""
+class Threads:
+    """Whether one thread alone multiplies.
+
+    lock: held while the permission is; who is not `one` waits for it once, see `enter`.
+    """
 
     def __init__(self) -> None:
-        self._lock, self._inside, self._before = threading.Lock(), 0, ""
+        self.lock, self.one, self._first = threading.Lock(), True, 0
 
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._before = _CHOICE.fp32_precision
-                _CHOICE.fp32_precision = "bf16"
-            self._inside += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                _CHOICE.fp32_precision = self._before
+    def enter(self) -> None:
+        """This thread multiplies from now on."""
+        me = threading.get_ident()
+        if me != self._first and self.one:
+            with self.lock:
+                self.one = not self._first
+                self._first = self._first or me
 
 
-_PERMISSION = _Permission()
+THREADS = Threads()
+
+
+def _permitted(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    before = _CHOICE.fp32_precision
+    _CHOICE.fp32_precision = "bf16"
+    try:
+        return multiply(a, b, out)
+    finally:
+        _CHOICE.fp32_precision = before
+
+
+def _linear(a: Tensor, b: Tensor) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
+    return product
