@@ -1,5 +1,10 @@
-"""How near the convolutions of a run come to what the processor can multiply."""
+"""How near the convolutions of a run come to what the processor can multiply.
 
+How fast a processor is changes with what its neighbours do, by a fifth within a minute. What it can multiply is therefore
+measured again and again between the convolutions, and compared with the same stretch of time.
+"""
+
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +18,8 @@ from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.matmul import matmul
 
 PEAK_SIDE = 1024
-PEAK_SECONDS = 0.5
+PEAK_SECONDS = 0.05  # of products after each stretch
+STRETCH = 0.5  # seconds of convolutions
 
 
 @dataclass(frozen=True)
@@ -24,36 +30,51 @@ class Load:
     """Of the pairs alone: no padding, no bias, no sums."""
     seconds: float
     """Wall clock within them: gather, multiply, sum, norm, shortcut and ReLU."""
-    peak: float
-    """FLOP/s of a product of square matrices in the same type, right after."""
+    peaks: tuple[float, ...]
+    """FLOP/s of the fastest product of square matrices in the same type, after each stretch of convolutions."""
+
+    @property
+    def peak(self) -> float:
+        """What the processor could multiply in the meantime [FLOP/s]: the stretches' mean."""
+        return statistics.fmean(self.peaks)
 
     @property
     def share(self) -> float:
-        """Of the peak that the convolutions reach."""
+        """Of that peak that the convolutions reach."""
         return self.flop / self.seconds / self.peak
+
+    @property
+    def share_of_highest(self) -> float:
+        """Of the highest of the peaks."""
+        return self.flop / self.seconds / max(self.peaks)
 
 
 def measure_load(work: Callable[[], object], dtype: torch.dtype) -> Load:
-    """Count and time the convolutions of some work, then the peak of its type."""
-    flop, seconds, convolve = 0.0, 0.0, functional._convolve
+    """Count and time the convolutions of some work, and measure the peak of its type in between."""
+    flop, stretch, stretches, convolve = 0.0, 0.0, [], functional._convolve
+    peaks: list[float] = []
 
     def counting(feats: Tensor, kernel: Tensor, kernel_map: KernelMap, *rest: object) -> Tensor:
-        nonlocal flop, seconds
+        nonlocal flop, stretch
         copies = feats.shape[1:-1].numel()
         chunks = kernel_map.chunks(feats.dtype)  # not part of the convolution
         flop += 2.0 * sum(len(chunk.bags) for chunk in chunks) * copies * kernel.shape[1] * kernel.shape[2]
         began = time.perf_counter()
         out = convolve(feats, kernel, kernel_map, *rest)
-        seconds += time.perf_counter() - began
+        stretch += time.perf_counter() - began
+        if stretch > STRETCH:
+            peaks.append(matrix_peak(dtype))
+            stretches.append(stretch)
+            stretch = 0.0
         return out
 
     with mock.patch.object(functional, "_convolve", counting):
         work()
-    return Load(flop, seconds, matrix_peak(dtype))
+    return Load(flop, sum(stretches) + stretch, tuple(peaks) or (matrix_peak(dtype),))
 
 
 def matrix_peak(dtype: torch.dtype) -> float:
-    """FLOP/s of the fastest of many products of square matrices."""
+    """FLOP/s of the fastest of some products of square matrices."""
     a, b = (torch.randn(PEAK_SIDE, PEAK_SIDE).to(dtype) for _ in range(2))
     out, fastest, end = torch.empty_like(a), float("inf"), time.perf_counter() + PEAK_SECONDS
     while time.perf_counter() < end:
