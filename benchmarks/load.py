@@ -1,7 +1,7 @@
 """How near the convolutions of a run come to what the processor can multiply.
 
-How fast a processor is changes with what its neighbours do, by a fifth within a minute. What it can multiply is therefore
-measured again and again between the convolutions, and compared with the same stretch of time.
+How fast a processor is changes with what its neighbours do, by a fifth within a minute. What it can multiply is
+therefore measured again and again between the convolutions.
 """
 
 import statistics
