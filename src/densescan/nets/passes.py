@@ -61,7 +61,8 @@ class Passes:
             noise = self.denoiser(x_t, times, cond)
         else:
             noise = self.denoiser.guided(x_t, times, cond, self._uncond(len(x_t)), self.scale)
-        give_back()
+        if x_t.device.type == "cpu":
+            give_back()
         return noise.float()
 
     def _uncond(self, batch: int) -> Condition:

@@ -43,14 +43,15 @@ def _convolve(
     if not chunks:
         return out.zero_()
     limit = batch_limit(feats.dtype, n_copies * c_in * c_out)
-    most = max((batch.n_products for chunk in chunks for batch in chunk.batches(limit)), default=0)
+    batches = [chunk.batches(limit) for chunk in chunks]
+    most = max((batch.n_products for of_chunk in batches for batch in of_chunk), default=0)
     fetched = _FETCHED.like(feats, most, n_copies * c_in)
     products = _PRODUCTS.like(feats, max(chunk.n_products for chunk in chunks), n_copies * c_out)
     if epilogue is not None:
         most_rows = max(chunk.last - chunk.first for chunk in chunks)
         epilogue = epilogue.repeated(torch.Size((most_rows, *copies, c_out)))
-    for chunk in chunks:
-        _multiply(flat, kernel, chunk, fetched, products)
+    for chunk, of_chunk in zip(chunks, batches, strict=True):
+        _multiply(flat, kernel, chunk, of_chunk, fetched, products)
         sums, ends = _sum_bags(chunk, products).unflatten(1, (*copies, -1)), slice(chunk.first, chunk.last)
         if epilogue is None:
             out[ends] = sums
@@ -63,18 +64,17 @@ def _multiply(
     feats: Float[Tensor, "V_in GC_in"],
     kernel: Float[Tensor, "K C_in C_out"],
     chunk: Chunk,
+    batches: list[Batch],
     fetched: Float[Tensor, "L GC_in"],
     products: Float[Tensor, "P GC_out"],
 ) -> None:
-    """The products of a chunk. fetched: room for the rows of a batch."""
+    """The products of a chunk. batches: its own. fetched: room for the rows of one of them."""
     _, c_in, c_out = kernel.shape
-    n_copies = feats.shape[1] // c_in
     if chunk.same is not None:
         same = feats[chunk.first : chunk.last].view(-1, c_in), products[: chunk.n_same].view(-1, c_out)
         centre = kernel[chunk.same]
         for where in row_blocks(len(same[0])):
             matmul(same[0][where], centre, out=same[1][where])
-    batches = chunk.batches(batch_limit(feats.dtype, n_copies * c_in * c_out))
     sizes = [batch.n_products for batch in batches]
     blocks = products[chunk.n_same : chunk.n_products].split(sizes)
     for batch, in_rows, block in zip(batches, chunk.in_rows.split(sizes), blocks, strict=True):

@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densescan.sparse import onednn
-from densescan.sparse.onednn import multiply
 
 ROWS_AT_ONCE = 8_192  # of one matrix product, at most
 FINEST_STEP = 32  # rows of a matrix product are a multiple of this
@@ -28,7 +27,7 @@ def matmul(
     """a @ b, or a batch of such products, into `out` where there is one. Not differentiable."""
     onednn.THREADS.enter()
     worth = a.dtype == torch.float32 and a.device.type == "cpu" and a.numel() * b.shape[-1] >= _WORTH
-    return onednn.matmul(a, b, out) if worth and onednn.AVAILABLE else multiply(a, b, out)
+    return onednn.matmul(a, b, out) if worth and onednn.AVAILABLE else onednn.multiply(a, b, out)
 
 
 def batch_limit(dtype: torch.dtype, n_weights: int) -> int:

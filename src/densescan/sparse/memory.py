@@ -51,7 +51,10 @@ def keep_freed() -> bool:
 
 
 def give_back() -> bool:
-    """Let the system have what is free, if that is more than a gibibyte and was kept; whether it does."""
+    """Let the system have what is free, if that is more than a gibibyte; whether it does.
+
+    Who has told glibc what to do is left alone, as by `keep_freed`.
+    """
     library = _glibc()
     if library is None or not hasattr(library, "mallinfo2"):  # glibc before 2.33
         return False

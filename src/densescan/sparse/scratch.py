@@ -16,7 +16,7 @@ class Scratch(threading.local):
     """Room for one array, in each thread that asks; it grows and stays as large as the largest that was asked for."""
 
     def __init__(self) -> None:
-        self._bytes = torch.empty(0, dtype=torch.uint8)
+        self._bytes = _bytes(0)
 
     def like(self, x: Tensor, *shape: int) -> Tensor:
         """An array of x's type and device, with anything in it; it shares its memory with those asked for before."""
@@ -24,9 +24,12 @@ class Scratch(threading.local):
             return x.new_empty(shape)
         size = prod(shape) * x.element_size()
         if size > len(self._bytes):
-            with torch.inference_mode(
-                False
-            ):  # an array made in that mode could not be written to outside of it
-                self._bytes = torch.empty(0, dtype=torch.uint8)  # gives the old one back before
-                self._bytes = torch.empty(size, dtype=torch.uint8)
+            self._bytes = _bytes(0)  # gives the old ones back before
+            self._bytes = _bytes(size)
         return self._bytes[:size].view(x.dtype).view(shape)
+
+
+def _bytes(size: int) -> Tensor:
+    """So many, made outside of inference mode: what is made in it cannot be written to outside."""
+    with torch.inference_mode(False):
+        return torch.empty(size, dtype=torch.uint8)
