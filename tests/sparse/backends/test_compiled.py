@@ -52,6 +52,7 @@ CONV_FORM = {
         "WHOLE_IN": True,
         "WHOLE_OUT": False,
         "POINTWISE": False,
+        "SPARE": False,
         "SCALED": False,
         "LAYER_NORM": False,
         "GAIN": True,

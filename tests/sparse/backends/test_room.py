@@ -81,7 +81,7 @@ def test_voxels_and_maps_are_those_of_levels_that_fit(room, voxelised, coords, l
     def column_of_row(kernel_map):
         table = table_of(kernel_map)
         rows = torch.empty_like(table.rows)
-        rows[:, table.order] = table.rows
+        rows[:, table.order.long()] = table.rows
         return rows
 
     roomy, exact = voxelised(coords(1), learnt), voxelised(coords(1))

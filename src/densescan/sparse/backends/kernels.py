@@ -25,7 +25,7 @@ def convolve_kernel(
     K: tl.constexpr, TOGETHER: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
     BLOCKS_IN: tl.constexpr, WHOLE_IN: tl.constexpr, WHOLE_OUT: tl.constexpr,
-    POINTWISE: tl.constexpr, SCALED: tl.constexpr, LAYER_NORM: tl.constexpr, GAIN: tl.constexpr, SHIFT: tl.constexpr,
+    POINTWISE: tl.constexpr, SPARE: tl.constexpr, SCALED: tl.constexpr, LAYER_NORM: tl.constexpr, GAIN: tl.constexpr, SHIFT: tl.constexpr,
     LIMITS: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
@@ -35,7 +35,8 @@ def convolve_kernel(
     each of them TOGETHER copies side by side. The last tiles, which have most offsets, come first, so that no long one
     is left when the others are done; blocks of one tile, which read the same rows, follow each other. BLOCKS_IN,
     WHOLE_IN, WHOLE_OUT: how many blocks the input channels are, and whether all blocks are whole. POINTWISE: K is 1 and
-    row p goes to row p; there is no table.
+    row p goes to row p; there is no table. SPARE: output rows without any pair are nobody's, and are not written if a
+    whole tile is of them.
     """
     blocks_out = tl.cdiv(c_out, BLOCK_OUT)
     tile, lane = (tl.num_programs(0) - 1 - tl.program_id(0)) // blocks_out, tl.arange(0, BLOCK_ROWS)
@@ -44,16 +45,23 @@ def convolve_kernel(
     column = tl.program_id(0) % blocks_out * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     inside, wanted = position < n_out, (column < c_out) | WHOLE_OUT
     total = tl.zeros((BLOCK_ROWS, BLOCK_OUT), tl.float32)
-    # One flat loop over (offset that occurs, block of input channels), so that loads run ahead of products.
+    # One flat loop over (offset that occurs, block of input channels). Offset and rows are loaded a product ahead: were
+    # they loaded with it, the compiler would see addresses that wait for loads, and start no product's loads early.
     steps = BLOCKS_IN if POINTWISE else tl.load(counts + tile) * BLOCKS_IN
+    if SPARE and not POINTWISE:
+        if steps == 0:
+            return
+    k, row = 0, tl.where(inside, position, -1)
+    if not POINTWISE:
+        k = tl.load(offsets + tile * K, mask=steps > 0, other=0)
+        row = tl.load(table + k * n_out + position, mask=inside, other=-1)
     for step in range(steps):
-        k = 0 if POINTWISE else tl.load(offsets + tile * K + step // BLOCKS_IN)
+        if not POINTWISE:
+            ahead = tl.minimum(step + 1, steps - 1) // BLOCKS_IN
+            next_k = tl.load(offsets + tile * K + ahead)
+            next_row = tl.load(table + next_k * n_out + position, mask=inside, other=-1)
         channel = (step % BLOCKS_IN) * BLOCK_IN + tl.arange(0, BLOCK_IN)
         there = (channel < c_in) | WHOLE_IN
-        if POINTWISE:
-            row = tl.where(inside, position, -1)
-        else:
-            row = tl.load(table + k * n_out + position, mask=inside, other=-1)
         source = row * copies + copy
         known = (row >= 0)[:, None] & there[None, :]
         a = tl.load(feats + source[:, None] * c_in + channel[None, :], mask=known, other=0.0)
@@ -68,6 +76,8 @@ def convolve_kernel(
         if WIDEN:  # the interpreter cannot multiply bfloat16; the products are exact in float32
             a, b = a.to(tl.float32), b.to(tl.float32)
         total = tl.dot(a, b, total, input_precision=PRECISION)
+        if not POINTWISE:
+            k, row = next_k, next_row
 
     if LAYER_NORM:  # over the channels of each row; the block holds all of them
         mean = tl.sum(total, axis=1) / c_out
@@ -112,11 +122,14 @@ def kernel_gradient_kernel(
     begin += split * share
     end = tl.minimum(end, begin + share)
     total = tl.zeros((BLOCK_IN, BLOCK_OUT), tl.float32)
+    lane = tl.arange(0, BLOCK_PAIRS)
+    i = tl.load(in_rows + begin + lane, mask=begin + lane < end, other=0)
+    o = tl.load(out_rows + begin + lane, mask=begin + lane < end, other=0)
     for first in range(begin, end, BLOCK_PAIRS):
-        pair = first + tl.arange(0, BLOCK_PAIRS)
-        known = pair < end
-        i = tl.load(in_rows + pair, mask=known, other=0)
-        o = tl.load(out_rows + pair, mask=known, other=0)
+        ahead = first + BLOCK_PAIRS + lane  # as in `convolve_kernel`
+        next_i = tl.load(in_rows + ahead, mask=ahead < end, other=0)
+        next_o = tl.load(out_rows + ahead, mask=ahead < end, other=0)
+        known = first + lane < end
         a = tl.load(
             feats + i[:, None] * c_in + channel[None, :],
             mask=known[:, None] & (channel < c_in)[None, :], other=0.0,
@@ -128,5 +141,6 @@ def kernel_gradient_kernel(
         if WIDEN:
             a, b = a.to(tl.float32), b.to(tl.float32)
         total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
+        i, o = next_i, next_o
     place = (split * K + k).to(tl.int64) * c_in * c_out + channel[:, None] * c_out + column[None, :]
     tl.store(partial + place, total, mask=(channel < c_in)[:, None] & (column < c_out)[None, :])

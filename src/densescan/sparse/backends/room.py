@@ -36,7 +36,7 @@ class Room:
 
     sizes: of the levels, from the finest on; no level has more rows than there are points. None: as many as it needs
         and one to spare, for which the host waits.
-    absent: whether points may be `ABSENT`; otherwise they are not valid.
+    absent: whether points may be `ABSENT`; otherwise they are not valid. limits: the sizes, on the device.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Room:
     ) -> None:
         self.absent = absent
         self.sizes = tuple(sizes or [])
-        self._limits = torch.tensor(self.sizes or [sys.maxsize] * LEVELS, device=device)
+        self.limits: Int[Tensor, " L"] = torch.tensor(self.sizes or [sys.maxsize] * LEVELS, device=device)
         self._most = torch.zeros(LEVELS, dtype=torch.int64, device=device)
         self._valid = torch.ones((), dtype=torch.bool, device=device)
 
@@ -55,7 +55,7 @@ class Room:
 
     def held(self) -> bool:
         """Whether every scene since the last question was valid and had room. Waits for the device."""
-        held = bool(self._valid & (self._most <= self._limits).all())
+        held = bool(self._valid & (self._most <= self.limits).all())
         self._valid.fill_(True)
         return held
 

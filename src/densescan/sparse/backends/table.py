@@ -1,7 +1,6 @@
 """The neighbour table of a kernel map: for every output row its input row at each offset, like patterns together.
 
-Plain PyTorch on any device, or Triton's kernels where they compute; nothing here waits for the device, except
-`NeighbourTable.pairs`.
+Plain PyTorch on any device, or Triton's kernels where they compute; nothing here waits for the device.
 """
 
 from collections.abc import Sequence
@@ -35,7 +34,11 @@ class Tiles:
 
 @dataclass(frozen=True)
 class OffsetPairs:
-    """The row pairs of all offsets in one list; those of offset k from begins[k] on, output rows ascending."""
+    """The row pairs of all offsets in one list; those of offset k from begins[k] on, output rows ascending.
+
+    The lists are as long as if every pair existed, so that their number need not be waited for; what follows the last
+    pair is not used.
+    """
 
     in_rows: Int32[Tensor, " P"]
     out_rows: Int32[Tensor, " P"]
@@ -62,10 +65,15 @@ class NeighbourTable:
     @classmethod
     def sorted(cls, tables: Sequence[Int32[Tensor, "_ _"]], n_in: Sequence[int]) -> "list[NeighbourTable]":
         """Sort the columns of several such tables at once, which takes a GPU hardly longer than those of one."""
-        orders = pattern_orders(tables)
-        return [
-            cls(_permuted(rows, order), order, n) for rows, order, n in zip(tables, orders, n_in, strict=True)
-        ]
+        found: list[NeighbourTable] = []
+        for first in range(0, len(tables), _SORTED_TOGETHER):
+            some = tables[first : first + _SORTED_TOGETHER]
+            order, begin = _common_order(some), 0
+            for rows in some:
+                end = begin + rows.shape[1]
+                found.append(cls(*_permuted(rows, order[begin:end], begin), n_in[len(found)]))
+                begin = end
+        return found
 
     @classmethod
     def of_map(cls, kernel_map: KernelMap) -> "NeighbourTable":
@@ -98,15 +106,21 @@ class NeighbourTable:
 
     @cached_property
     def pairs(self) -> OffsetPairs:
-        """The same pairs as a list, output rows ascending. Waits for the device: their number is not known before."""
+        """The same pairs as a list, output rows ascending."""
         rows = torch.empty_like(self.rows)
-        rows[:, self.order] = self.rows
+        rows[:, self.order.long()] = self.rows
         present = rows != MISSING
-        position = torch.nonzero(present.flatten()).squeeze(1)
         begins = torch.zeros(len(rows) + 1, dtype=torch.int32, device=rows.device)
         begins[1:] = present.sum(1).cumsum(0)
-        out_rows = position % max(self.n_out, 1)
-        return OffsetPairs(rows.flatten()[position], out_rows.int(), begins)
+        every = present.flatten()
+        place = torch.where(every, every.cumsum(0) - 1, every.numel())  # missing ones meet behind the list
+        ends = torch.arange(self.n_out, dtype=torch.int32, device=rows.device).repeat(len(rows))
+        in_rows, out_rows = (_placed(place, values) for values in (rows.flatten(), ends))
+        return OffsetPairs(in_rows, out_rows, begins)
+
+
+def _placed(place: Int[Tensor, " N"], values: Int32[Tensor, " N"]) -> Int32[Tensor, " N_1"]:
+    return values.new_zeros(len(values) + 1).scatter_(0, place, values)
 
 
 def _tiles_of(rows: Int32[Tensor, "K V_out"], size: int) -> tuple[Int32[Tensor, "T K"], Int32[Tensor, " T"]]:
@@ -117,12 +131,15 @@ def _tiles_of(rows: Int32[Tensor, "K V_out"], size: int) -> tuple[Int32[Tensor, 
     return tiles_by_torch(rows, size)
 
 
-def _permuted(rows: Int32[Tensor, "K V_out"], order: Int[Tensor, " V_out"]) -> Int32[Tensor, "K V_out"]:
+def _permuted(
+    rows: Int32[Tensor, "K V_out"], order: Int[Tensor, " V_out"], begin: int
+) -> tuple[Int32[Tensor, "K V_out"], Int[Tensor, " V_out"]]:
+    """Columns order - begin, and these numbers."""
     if backend_of(rows) == "triton":
         from densescan.sparse.backends import table_kernels
 
-        return table_kernels.permuted(rows, order)
-    return rows[:, order].contiguous()
+        return table_kernels.permuted(rows, order, begin)
+    return rows[:, order - begin].contiguous(), order - begin
 
 
 def tiles_by_torch(
@@ -144,31 +161,23 @@ def pattern_order(rows: Int32[Tensor, "K V_out"]) -> Int[Tensor, " V_out"]:
     patterns the order of rows is kept. Measured on noisy scenes, tiles of 128 then multiply 1.2 to 2.5 rows for each
     that exists, against 1.4 to 15 in the order of coordinates.
     """
-    return pattern_orders([rows])[0]
+    return _common_order([rows])
 
 
-def pattern_orders(tables: Sequence[Int32[Tensor, "_ _"]]) -> list[Int[Tensor, " _"]]:
-    """`pattern_order` of each table."""
-    orders = []
-    for first in range(0, len(tables), _SORTED_TOGETHER):
-        some = tables[first : first + _SORTED_TOGETHER]
-        codes = [_code(rows) | i << MOST_OFFSETS for i, rows in enumerate(some)]
-        order = torch.argsort(torch.cat(codes), stable=True)
-        begin = 0
-        for rows in some:
-            end = begin + rows.shape[1]
-            orders.append(order[begin:end] - begin)
-            begin = end
-    return orders
-
-
-def _code(rows: Int32[Tensor, "K V_out"]) -> Int32[Tensor, " V_out"]:
-    weights = _weights(len(rows), rows.device)
-    if backend_of(rows) == "triton":
+def _common_order(tables: Sequence[Int32[Tensor, "_ _"]]) -> Int[Tensor, " _"]:
+    """`pattern_order` of each table, one table after another; columns are counted through all of them."""
+    weights = [_weights(len(rows), rows.device) for rows in tables]
+    if backend_of(tables[0]) == "triton":
         from densescan.sparse.backends import table_kernels
 
-        return table_kernels.pattern_code(rows, weights)
-    return pattern_code(rows, weights)
+        codes = tables[0].new_empty(sum(rows.shape[1] for rows in tables))
+        parts = codes.split([rows.shape[1] for rows in tables])
+        for i, (rows, weight, part) in enumerate(zip(tables, weights, parts, strict=True)):
+            table_kernels.pattern_code(rows, weight, i << MOST_OFFSETS, out=part)
+    else:
+        each = enumerate(zip(tables, weights, strict=True))
+        codes = torch.cat([pattern_code(*table) + (i << MOST_OFFSETS) for i, table in each])
+    return torch.argsort(codes, stable=True)
 
 
 def pattern_code(rows: Int32[Tensor, "K V_out"], weights: Int32[Tensor, " K"]) -> Int32[Tensor, " V_out"]:

@@ -1,7 +1,8 @@
-"""Triton kernels that sort neighbour tables: patterns of columns, and the offsets that occur in tiles of them.
+"""Triton kernels that make and sort neighbour tables: those of the 2x2x2 maps, patterns of columns, columns in order, and
+the offsets that occur in tiles of them.
 
-They compute what `table.pattern_code` and `table.tiles_by_torch` define, in one launch in place of a dozen each, and
-put columns in order.
+They compute what `table.pattern_code` and `table.tiles_by_torch` define, in one launch in place of a dozen each. All
+offsets of a column are loaded at once: one after the other, a program would wait for memory so many times.
 """
 
 from typing import no_type_check
@@ -14,69 +15,128 @@ from torch import Tensor
 
 from densescan.sparse.backends.launch import COMPILE, on_device_of
 
-_BLOCK = 512  # columns of a program
+_BLOCK = 512  # entries of a row of a table that a program has
+_COLUMNS = 128  # columns of a program that has all their entries
 
 
 @triton.jit(do_not_specialize=["n"])
 @no_type_check
-def _code_kernel(
-    rows, weights, code, n,  # (K, n), (K,), (n,) int32
-    K: tl.constexpr, BLOCK: tl.constexpr,
+def _parent_kernel(
+    parent, slot, rows, n,  # (V,), (V,), (8, V) int32
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """code[p] = place in a Gray code of the sum of weights[k] over the offsets k that column p has."""
+    """rows[slot[v], v] = parent[v], -1 elsewhere; negative parents are none."""
+    voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = voxel < n
+    row = tl.maximum(tl.load(parent + voxel, mask=inside, other=-1), -1).to(tl.int32)
+    corner = tl.load(slot + voxel, mask=inside, other=0)
+    for k in tl.static_range(8):
+        tl.store(rows + k * n + voxel, tl.where(corner == k, row, -1), mask=inside)
+
+
+@triton.jit(do_not_specialize=["n", "n_coarse"])
+@no_type_check
+def _children_kernel(
+    parent, slot, rows, n, n_coarse,  # (V,), (V,), (8, n_coarse) int32
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """rows[slot[v], parent[v]] = v where the parent is not negative."""
+    voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.load(parent + voxel, mask=voxel < n, other=-1)
+    corner = tl.load(slot + voxel, mask=voxel < n, other=0)
+    tl.store(rows + corner * n_coarse + row, voxel, mask=row >= 0)
+
+
+@triton.jit(do_not_specialize=["n", "tag"])
+@no_type_check
+def _code_kernel(
+    rows, weights, code, n, tag,  # (K, n), (K,), (n,) int32
+    K: tl.constexpr, KS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """code[p] = tag + place in a Gray code of the sum of weights[k] over the offsets k that column p has; KS: K or more,
+    a power of two."""
+    k = tl.arange(0, KS)[:, None]
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < n
-    found = tl.zeros((BLOCK,), tl.int32)
-    for k in range(K):
-        row = tl.load(rows + k * n + column, mask=inside, other=-1)
-        found += tl.where(row >= 0, tl.load(weights + k), 0)
+    there = (k < K) & (column < n)[None, :]
+    row = tl.load(rows + k * n + column[None, :], mask=there, other=-1)
+    found = tl.sum(tl.where(row >= 0, tl.load(weights + k, mask=k < K, other=0), 0), axis=0)
     for shift in tl.static_range(5):
         found ^= found >> (1 << shift)
-    tl.store(code + column, found, mask=inside)
+    tl.store(code + column, found + tag, mask=column < n)
 
 
 @triton.jit(do_not_specialize=["n", "n_tiles"])
 @no_type_check
 def _tiles_kernel(
     rows, offsets, counts, n, n_tiles,  # (K, n), (T, K), (T,) int32
-    K: tl.constexpr, SIZE: tl.constexpr, TILES: tl.constexpr,
+    K: tl.constexpr, KS: tl.constexpr, SIZE: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """offsets[t, :counts[t]] = the offsets that occur in columns t * SIZE to (t + 1) * SIZE, ascending."""
     tile = tl.program_id(0) * TILES + tl.arange(0, TILES)
-    column = tile[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
-    count = tl.zeros((TILES,), tl.int32)
-    for k in range(K):
-        row = tl.load(rows + k * n + column, mask=column < n, other=-1)
-        occurs = tl.max(row, axis=1) >= 0
-        tl.store(offsets + tile * K + count, k, mask=occurs)
-        count += occurs.to(tl.int32)
-    tl.store(counts + tile, count, mask=tile < n_tiles)
+    k = tl.arange(0, KS)[:, None, None]
+    column = tile[None, :, None] * SIZE + tl.arange(0, SIZE)[None, None, :]
+    row = tl.load(rows + k * n + column, mask=(k < K) & (column < n), other=-1)
+    occurs = (tl.max(row, axis=2) >= 0).to(tl.int32)  # (KS, TILES)
+    place = tile[None, :] * K + tl.cumsum(occurs, axis=0) - 1
+    number = tl.arange(0, KS)[:, None] + tl.zeros_like(occurs)
+    tl.store(offsets + place, number, mask=occurs > 0)
+    tl.store(counts + tile, tl.sum(occurs, axis=0), mask=tile < n_tiles)
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["n", "begin"])
 @no_type_check
 def _permute_kernel(
-    rows, order, ordered, n,  # (K, n), (n,), (K, n)
-    K: tl.constexpr, BLOCK: tl.constexpr,
+    rows, order, ordered, own, n, begin,  # (K, n), (n,), (K, n), (n,)
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """ordered[k, p] = rows[k, order[p]]."""
+    """own[p] = order[p] - begin; ordered[k, p] = rows[k, own[p]]; grid (blocks, K)."""
+    k = tl.program_id(1)
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = column < n
-    place = tl.load(order + column, mask=inside, other=0).to(tl.int32)
-    for k in range(K):
-        tl.store(ordered + k * n + column, tl.load(rows + k * n + place, mask=inside, other=0), mask=inside)
+    place = tl.load(order + column, mask=inside, other=0).to(tl.int32) - begin
+    tl.store(ordered + k * n + column, tl.load(rows + k * n + place, mask=inside, other=0), mask=inside)
+    tl.store(own + column, place, mask=k * n + column < n)  # once
 
 
-def pattern_code(rows: Int32[Tensor, "K V"], weights: Int32[Tensor, " K"]) -> Int32[Tensor, " V"]:
-    """As `table.pattern_code`."""
-    rows = rows.contiguous()
-    n_offsets, n = rows.shape
-    code = rows.new_empty(n)
+def parent_rows(parent: Int[Tensor, " V"], slot: Int[Tensor, " V"]) -> Int32[Tensor, "8 V"]:
+    """For every voxel the row of its parent at the corner that it fills there; `MISSING` elsewhere, and where the parent
+    is negative."""
+    n = len(parent)
+    rows = torch.empty(8, n, dtype=torch.int32, device=parent.device)
     if n:
         with on_device_of(rows):
-            _code_kernel[(triton.cdiv(n, _BLOCK),)](
-                rows, weights, code, n, K=n_offsets, BLOCK=_BLOCK, **COMPILE
+            _parent_kernel[(triton.cdiv(n, _BLOCK),)](parent, slot, rows, n, BLOCK=_BLOCK, **COMPILE)
+    return rows
+
+
+def children_rows(parent: Int[Tensor, " V"], slot: Int[Tensor, " V"], n_coarse: int) -> Int32[Tensor, "8 P"]:
+    """For every parent the row of the voxel at each of its corners, or `MISSING`."""
+    n = len(parent)
+    rows = torch.full((8, n_coarse), -1, dtype=torch.int32, device=parent.device)
+    if n:
+        with on_device_of(rows):
+            _children_kernel[(triton.cdiv(n, _BLOCK),)](
+                parent, slot, rows, n, n_coarse, BLOCK=_BLOCK, **COMPILE
             )
+    return rows
+
+
+def pattern_code(
+    rows: Int32[Tensor, "K V"],
+    weights: Int32[Tensor, " K"],
+    tag: int = 0,
+    out: Int32[Tensor, " V"] | None = None,
+) -> Int32[Tensor, " V"]:
+    """As `table.pattern_code`, with a number added. out: where the codes are written."""
+    rows = rows.contiguous()
+    n_offsets, n = rows.shape
+    code = rows.new_empty(n) if out is None else out
+    if n:
+        with on_device_of(rows):
+            _code_kernel[(triton.cdiv(n, _COLUMNS),)](
+                rows, weights, code, n, tag,
+                K=n_offsets, KS=triton.next_power_of_2(n_offsets), BLOCK=_COLUMNS, **COMPILE,
+            )  # fmt: skip
     return code
 
 
@@ -86,22 +146,25 @@ def tiles(rows: Int32[Tensor, "K V"], size: int) -> tuple[Int32[Tensor, "T K"], 
     n_tiles = triton.cdiv(n, size)
     offsets, counts = rows.new_empty(n_tiles, n_offsets), rows.new_empty(n_tiles)
     if n:
+        at_once = max(1, _COLUMNS // size)
         with on_device_of(rows):
-            at_once = max(1, _BLOCK // size)
             _tiles_kernel[(triton.cdiv(n_tiles, at_once),)](
-                rows, offsets, counts, n, n_tiles, K=n_offsets, SIZE=size, TILES=at_once, **COMPILE
-            )
+                rows, offsets, counts, n, n_tiles,
+                K=n_offsets, KS=triton.next_power_of_2(n_offsets), SIZE=size, TILES=at_once, **COMPILE,
+            )  # fmt: skip
     return offsets, counts
 
 
-def permuted(rows: Int32[Tensor, "K V"], order: Int[Tensor, " V"]) -> Int32[Tensor, "K V"]:
-    """rows[:, order]."""
-    rows = rows.contiguous()
+def permuted(
+    rows: Int32[Tensor, "K V"], order: Int[Tensor, " V"], begin: int = 0
+) -> tuple[Int32[Tensor, "K V"], Int32[Tensor, " V"]]:
+    """rows[:, order - begin], and order - begin."""
+    rows, order = rows.contiguous(), order.contiguous()
     n_offsets, n = rows.shape
-    ordered = torch.empty_like(rows)
+    ordered, own = torch.empty_like(rows), rows.new_empty(n)
     if n:
         with on_device_of(rows):
-            _permute_kernel[(triton.cdiv(n, _BLOCK),)](
-                rows, order, ordered, n, K=n_offsets, BLOCK=_BLOCK, **COMPILE
+            _permute_kernel[(triton.cdiv(n, _BLOCK), n_offsets)](
+                rows, order, ordered, own, n, begin, BLOCK=_BLOCK, **COMPILE
             )
-    return ordered
+    return ordered, own

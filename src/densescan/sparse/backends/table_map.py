@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-import torch
-from jaxtyping import Bool, Int, Int32
+from jaxtyping import Int, Int32
 from torch import Tensor
 
 from densescan.sparse.backends.search import neighbour_rows
-from densescan.sparse.backends.table import MISSING, NeighbourTable
+from densescan.sparse.backends.table import NeighbourTable
+from densescan.sparse.backends.table_kernels import children_rows, parent_rows
 from densescan.sparse.kernel_map import KernelMap
 
 Rows = Callable[[], Int32[Tensor, "K V_out"]]
@@ -38,7 +38,8 @@ class TableMap(KernelMap):
         """As `KernelMap`; waits for the device."""
         pairs = self.neighbours.pairs
         sizes = pairs.begins.diff().tolist()
-        return tuple(zip(pairs.in_rows.long().split(sizes), pairs.out_rows.long().split(sizes), strict=True))
+        ins, outs = (rows[: sum(sizes)].long().split(sizes) for rows in (pairs.in_rows, pairs.out_rows))
+        return tuple(zip(ins, outs, strict=True))
 
     @cached_property
     def transposed(self) -> "TableMap":
@@ -62,25 +63,11 @@ def submanifold_map(keys: Int[Tensor, " V"]) -> TableMap:
     return found
 
 
-def strided_map(
-    parent: Int[Tensor, " V"],
-    slot: Int[Tensor, " V"],
-    n_coarse: int,
-    known: Bool[Tensor, " V"] | None = None,
-) -> TableMap:
-    """As `kernel_map.strided_map`. known: which rows are voxels that have a parent; None: all."""
-    fine = torch.arange(len(parent), device=parent.device)
-
-    def table(ins: Tensor, outs: Tensor, n_out: int) -> Tensor:
-        rows = torch.full((8 * n_out + 1,), MISSING, dtype=torch.int32, device=ins.device)
-        place = slot * n_out + outs
-        if known is not None:
-            place = torch.where(known, place, 8 * n_out)  # the last one, which is cut off
-        return rows.scatter_(0, place, ins.int())[:-1].view(8, n_out)
-
+def strided_map(parent: Int[Tensor, " V"], slot: Int[Tensor, " V"], n_coarse: int) -> TableMap:
+    """As `kernel_map.strided_map`. Rows whose parent is negative are of no voxel, or theirs has no room."""
     return TableMap(
-        lambda: table(fine, parent, n_coarse),
-        lambda: table(parent, fine, len(parent)),
+        lambda: children_rows(parent, slot, n_coarse),
+        lambda: parent_rows(parent, slot),
         n_in=len(parent),
         n_out=n_coarse,
     )

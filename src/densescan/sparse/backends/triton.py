@@ -13,6 +13,7 @@ import triton
 from jaxtyping import Float
 from torch import Tensor
 
+from densescan.sparse.backends import room
 from densescan.sparse.backends.kernels import convolve_kernel, kernel_gradient_kernel
 from densescan.sparse.backends.launch import COMPILE, INTERPRETED, on_device_of, precision
 from densescan.sparse.backends.table import NeighbourTable, table_of
@@ -158,7 +159,8 @@ def convolve(
             BLOCK_ROWS=blocks.rows, BLOCK_OUT=blocks.c_out, BLOCK_IN=blocks.c_in,
             BLOCKS_IN=triton.cdiv(c_in, blocks.c_in),
             WHOLE_IN=c_in % blocks.c_in == 0, WHOLE_OUT=c_out % blocks.c_out == 0,
-            POINTWISE=table is None, SCALED=scale is not None, LAYER_NORM=epilogue.layer_eps is not None,
+            POINTWISE=table is None, SPARE=room.current() is not None, SCALED=scale is not None,
+            LAYER_NORM=epilogue.layer_eps is not None,
             GAIN=epilogue.gain is not None, SHIFT=epilogue.shift is not None,
             LIMITS=epilogue.limits is not None, RESIDUAL=epilogue.residual is not None,
             RELU=epilogue.relu, PRECISION=precision(), WIDEN=INTERPRETED,
