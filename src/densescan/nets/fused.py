@@ -16,6 +16,7 @@ from densescan.errors import InputError
 from densescan.nets.blocks import DownBlock, ResidualBlock, UpBlock
 from densescan.nets.denoiser import Denoiser
 from densescan.nets.minkunet import EncoderHalf
+from densescan.sparse.backends import backend_of
 from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.functional import finished_conv, pointwise_conv
 from densescan.sparse.modules import BatchNorm, LayerNorm, PointwiseConv, SparseConv
@@ -81,7 +82,7 @@ class FusedPointwise(_Folded):
 
     def forward(self, x: SparseTensor) -> Tensor:
         """The features alone."""
-        return pointwise_conv(x.feats, self.kernel, self.norm)
+        return pointwise_conv(x.feats, self.kernel, self.norm, x.voxels.present)
 
 
 class FusedResidual(nn.Module):
@@ -112,6 +113,18 @@ class Cast(nn.Module):
 
     def forward(self, x: SparseTensor | Tensor) -> SparseTensor | Tensor:
         return x.to(self.dtype) if isinstance(x, Tensor) else x.with_feats(x.feats.to(self.dtype))
+
+
+class Widened(nn.Module):
+    """Layers that take features of a reduced type in float32; Triton's kernels widen them as they read them."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, feats: Tensor) -> Tensor:
+        out: Tensor = self.layers(feats if backend_of(feats) == "triton" else feats.float())
+        return out
 
 
 def _parts(layers: nn.Sequential) -> list[Any]:
@@ -150,7 +163,7 @@ def fuse(net: Net, dtype: torch.dtype = torch.float32) -> Net:
     _fused(net).to(dtype)
     net.stem = nn.Sequential(*stem, Cast(dtype))
     if last is not None:
-        net.last = nn.Sequential(Cast(torch.float32), last)
+        net.last = Widened(last)
     if isinstance(net, Denoiser):
         net.tabulate_times()
     return net

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from densescan.sparse.backends import backend_of
@@ -213,9 +213,12 @@ def finished_conv(
 
 
 def pointwise_conv(
-    feats: Float[Tensor, "V *G C_in"], kernel: Float[Tensor, "C_in C_out"], epilogue: Epilogue
+    feats: Float[Tensor, "V *G C_in"],
+    kernel: Float[Tensor, "C_in C_out"],
+    epilogue: Epilogue,
+    present: Int[Tensor, ""] | None = None,
 ) -> Float[Tensor, "V *G C_out"]:
-    """feats @ kernel, and what follows it; without a residual. Not differentiable.
+    """feats @ kernel, and what follows it; without a residual. Not differentiable. present: see `Voxels.present`.
 
     On processors in blocks of a size that repeats, see `matmul.repeating`; the last one overlaps the one before.
     """
@@ -223,7 +226,7 @@ def pointwise_conv(
     if backend_of(feats) == "triton":
         from densescan.sparse.backends import triton
 
-        return triton.pointwise(feats, kernel, epilogue)
+        return triton.pointwise(feats, kernel, epilogue, present)
     if feats.device.type != "cpu":
         products = feats @ kernel
         epilogue(products, everything, products)
@@ -255,6 +258,14 @@ def linear(
     return triton.pointwise(rows, weight.T, Epilogue(shift=bias))
 
 
+def _learns(feats: Tensor) -> bool:
+    return torch.is_grad_enabled() and feats.requires_grad
+
+
 def points_to_voxels(feats: Float[Tensor, "P C"], point_map: PointMap) -> Float[Tensor, "V C"]:
     """The plain mean of the points in every voxel."""
+    if feats.dtype == torch.float32 and backend_of(feats) == "triton" and not _learns(feats):
+        from densescan.sparse.backends.means import means_of_points
+
+        return means_of_points(feats, point_map)
     return F.embedding_bag(point_map.order, feats, point_map.offsets, mode="mean")

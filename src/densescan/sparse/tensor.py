@@ -19,12 +19,16 @@ class Voxels:
     so it depends on the set of voxels alone and not on the order of the points that filled them.
 
     keys: sorted unique packed coordinates in units of this level's voxels. stride: size of a voxel in units of the
-    finest level's.
+    finest level's. present: within a room (see `sparse.backends.room`) how many rows hold a voxel, the first ones;
+    None: all do.
     """
 
-    def __init__(self, keys: Int[Tensor, " V"], stride: int = 1) -> None:
+    def __init__(
+        self, keys: Int[Tensor, " V"], stride: int = 1, present: Int[Tensor, ""] | None = None
+    ) -> None:
         self.keys = keys
         self.stride = stride
+        self.present = present
 
     def __len__(self) -> int:
         return len(self.keys)

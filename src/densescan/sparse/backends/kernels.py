@@ -35,8 +35,8 @@ def convolve_kernel(
     each of them TOGETHER copies side by side. The last tiles, which have most offsets, come first, so that no long one
     is left when the others are done; blocks of one tile, which read the same rows, follow each other. BLOCKS_IN,
     WHOLE_IN, WHOLE_OUT: how many blocks the input channels are, and whether all blocks are whole. POINTWISE: K is 1 and
-    row p goes to row p; there is no table. SPARE: output rows without any pair are nobody's, and are not written if a
-    whole tile is of them.
+    row p goes to row p; there is no table. SPARE: output rows without any pair, or POINTWISE those from counts[0] on,
+    are nobody's, and are not written if a whole tile is of them. WIDEN: multiply in float32.
     """
     blocks_out = tl.cdiv(c_out, BLOCK_OUT)
     tile, lane = (tl.num_programs(0) - 1 - tl.program_id(0)) // blocks_out, tl.arange(0, BLOCK_ROWS)
@@ -48,25 +48,29 @@ def convolve_kernel(
     # One flat loop over (offset that occurs, block of input channels). Offset and rows are loaded a product ahead: were
     # they loaded with it, the compiler would see addresses that wait for loads, and start no product's loads early.
     steps = BLOCKS_IN if POINTWISE else tl.load(counts + tile) * BLOCKS_IN
-    if SPARE and not POINTWISE:
-        if steps == 0:
+    if SPARE:
+        if (tl.load(counts) <= tile * (BLOCK_ROWS // TOGETHER)) if POINTWISE else (steps == 0):
             return
     k, row = 0, tl.where(inside, position, -1)
     if not POINTWISE:
         k = tl.load(offsets + tile * K, mask=steps > 0, other=0)
         row = tl.load(table + k * n_out + position, mask=inside, other=-1)
+    if SCALED:
+        place = tl.load(scale_rows + row * copies + copy, mask=row >= 0, other=0).to(tl.int32)
     for step in range(steps):
         if not POINTWISE:
             ahead = tl.minimum(step + 1, steps - 1) // BLOCKS_IN
             next_k = tl.load(offsets + tile * K + ahead)
             next_row = tl.load(table + next_k * n_out + position, mask=inside, other=-1)
+            if SCALED:
+                next_source = next_row * copies + copy
+                next_place = tl.load(scale_rows + next_source, mask=next_row >= 0, other=0).to(tl.int32)
         channel = (step % BLOCKS_IN) * BLOCK_IN + tl.arange(0, BLOCK_IN)
         there = (channel < c_in) | WHOLE_IN
         source = row * copies + copy
         known = (row >= 0)[:, None] & there[None, :]
         a = tl.load(feats + source[:, None] * c_in + channel[None, :], mask=known, other=0.0)
         if SCALED:
-            place = tl.load(scale_rows + source, mask=row >= 0, other=0).to(tl.int32)
             factor = tl.load(scale + place[:, None] * c_in + channel[None, :], mask=known, other=0.0)
             a = (a.to(tl.float32) * factor.to(tl.float32)).to(a.dtype)
         b = tl.load(
@@ -78,6 +82,8 @@ def convolve_kernel(
         total = tl.dot(a, b, total, input_precision=PRECISION)
         if not POINTWISE:
             k, row = next_k, next_row
+            if SCALED:
+                place = next_place
 
     if LAYER_NORM:  # over the channels of each row; the block holds all of them
         mean = tl.sum(total, axis=1) / c_out

@@ -48,15 +48,19 @@ def voxelise(coords: Int[Tensor, "P 4"]) -> PointMap:
         room.note(counts, (fit != 0).all() if room.absent else (fit == 1).all())
         sizes = room.sizes or [size + 1 for size in counts.tolist()]
     parents, slots = parents_of_levels(rows, counts if room is None else room.limits)
-    voxels = _link([keys[:size] for keys, size in zip(rows.levels, sizes, strict=True)], parents, slots)
+    present = [None] * LEVELS if room is None else counts.unbind()
+    levels = [
+        DeviceVoxels(keys[:size], 1 << i, there)
+        for i, (keys, size, there) in enumerate(zip(rows.levels, sizes, present, strict=True))
+    ]
+    voxels = _link(levels, parents, slots)
     return PointMap(voxels, rows.of_points[0], order[: len(coords)], rows.begins[: len(voxels)])
 
 
 def _link(
-    levels: list[Int[Tensor, " _"]], parents: Int[Tensor, "M P"], slots: Int[Tensor, "M P"]
+    voxels: "list[DeviceVoxels]", parents: Int[Tensor, "M P"], slots: Int[Tensor, "M P"]
 ) -> Voxels:
-    """Levels from fine to coarse, each with its way to the next."""
-    voxels = [DeviceVoxels(keys, 1 << i) for i, keys in enumerate(levels)]
+    """Give levels from fine to coarse their ways to the next."""
     ways = []
     for fine, coarse, parent, slot in zip(voxels[:-1], voxels[1:], parents, slots, strict=True):
         ways.append(strided_map(parent[: len(fine)], slot[: len(fine)], len(coarse)))
