@@ -19,8 +19,8 @@ class Voxels:
     so it depends on the set of voxels alone and not on the order of the points that filled them.
 
     keys: sorted unique packed coordinates in units of this level's voxels. stride: size of a voxel in units of the
-    finest level's. present: within a room (see `sparse.backends.room`) how many rows hold a voxel, the first ones;
-    None: all do.
+    finest level's. present: how many rows hold a voxel, the first ones: fewer than there are within a room, see
+    `sparse.backends.room`. None: all do.
     """
 
     def __init__(

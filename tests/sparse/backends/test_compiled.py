@@ -36,7 +36,7 @@ CONV = {
     **dict.fromkeys(("feats", "kernel", "out", "scale", "residual"), _BF16),
     **dict.fromkeys(("table", "offsets", "counts"), _INT32),
     **dict.fromkeys(("gain", "shift", "limits"), _FLOAT32),
-    **dict.fromkeys(("n_out", "copies", "c_in", "c_out", "stride_out"), "i32"),
+    **dict.fromkeys(("n_out", "copies", "c_in", "c_out", "stride_out", "spare"), "i32"),
     "eps": "fp32",
     **{"order": _INT32, "scale_rows": _INT64},
 }
@@ -55,7 +55,6 @@ CONV_FORM = {
         "WHOLE_IN": True,
         "WHOLE_OUT": False,
         "POINTWISE": False,
-        "SPARE": False,
         "SCALED": False,
         "LAYER_NORM": False,
         "GAIN": True,
@@ -79,9 +78,7 @@ NEAREST = {
     **dict.fromkeys(("queries", "targets", "rows"), _INT64),
     **dict.fromkeys(("n_queries", "n_targets", "halvings", "query_stride", "target_stride"), "i32"),
 }
-NEAREST_FORM = {
-    **{"BITS": 16, "OFFSET": 1 << 15, "FREE": 1 << 62, "NEAR": 26754, "BLOCK_Q": 64, "BLOCK_T": 32}
-}
+NEAREST_FORM = {"BITS": 16, "OFFSET": 1 << 15, "FREE": 1 << 62, "BLOCK_Q": 64, "BLOCK_T": 32}
 CODES = {"rows": _INT32, "weights": _INT32, "code": _INT32, "n": "i32", "tag": "i32"}
 TILES = {"rows": _INT32, "offsets": _INT32, "counts": _INT32, "n": "i32", "n_tiles": "i32"}
 PERMUTED = {"rows": _INT32, "order": _INT64, "ordered": _INT32, "own": _INT32, "n": "i32", "begin": "i32"}
@@ -126,10 +123,9 @@ CASES = {
         "kernels",
         "convolve_kernel",
         {**CONV, "kernel": _FLOAT32, "out": _FLOAT32},
-        {**CONV_FORM, "K": 1, "POINTWISE": True, "SPARE": True, "WIDEN": True, "PRECISION": "tf32"},
+        {**CONV_FORM, "K": 1, "POINTWISE": True, "WIDEN": True, "PRECISION": "tf32"},
         True,
     ),
-    "convolution with rows to spare": ("kernels", "convolve_kernel", CONV, {**CONV_FORM, "SPARE": True}, True),
     "codes of patterns": ("table_kernels", "_code_kernel", CODES, {"K": 27, "KS": 32, "BLOCK": 128}, False),
     "tiles": ("table_kernels", "_tiles_kernel", TILES, {"K": 27, "KS": 32, "SIZE": 64, "TILES": 2}, False),
     "columns in order": ("table_kernels", "_permute_kernel", PERMUTED, {"BLOCK": 512}, False),

@@ -14,18 +14,18 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["n_out", "copies"])
+@triton.jit(do_not_specialize=["n_out", "copies", "spare"], do_not_specialize_on_alignment=["counts"])
 @no_type_check
 def convolve_kernel(
     feats, kernel, out,  # (n_in, copies, c_in), (K, c_in, c_out), (n_out, copies, c_out) in rows of stride_out
     table, order, offsets, counts,  # (K, n_out), (n_out,), (T, K), (T,), see `NeighbourTable`
     scale, scale_rows,  # (P, c_in), (n_in, copies): input row i is multiplied by scale[scale_rows[i]]
     gain, shift, limits, residual, eps,  # (c_out,), (c_out,), (2, c_out), (n_out, copies, c_out)
-    n_out, copies, c_in, c_out, stride_out,
+    n_out, copies, c_in, c_out, stride_out, spare,
     K: tl.constexpr, TOGETHER: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
     BLOCKS_IN: tl.constexpr, WHOLE_IN: tl.constexpr, WHOLE_OUT: tl.constexpr,
-    POINTWISE: tl.constexpr, SPARE: tl.constexpr, SCALED: tl.constexpr, LAYER_NORM: tl.constexpr, GAIN: tl.constexpr, SHIFT: tl.constexpr,
+    POINTWISE: tl.constexpr, SCALED: tl.constexpr, LAYER_NORM: tl.constexpr, GAIN: tl.constexpr, SHIFT: tl.constexpr,
     LIMITS: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
@@ -35,8 +35,8 @@ def convolve_kernel(
     each of them TOGETHER copies side by side. The last tiles, which have most offsets, come first, so that no long one
     is left when the others are done; blocks of one tile, which read the same rows, follow each other. BLOCKS_IN,
     WHOLE_IN, WHOLE_OUT: how many blocks the input channels are, and whether all blocks are whole. POINTWISE: K is 1 and
-    row p goes to row p; there is no table. SPARE: output rows without any pair, or POINTWISE those from counts[0] on,
-    are nobody's, and are not written if a whole tile is of them. WIDEN: multiply in float32.
+    row p goes to row p; there is no table. spare: 1 if output rows without any pair, or POINTWISE those from counts[0]
+    on, are nobody's; tiles of such rows alone are not written. WIDEN: multiply in float32.
     """
     blocks_out = tl.cdiv(c_out, BLOCK_OUT)
     tile, lane = (tl.num_programs(0) - 1 - tl.program_id(0)) // blocks_out, tl.arange(0, BLOCK_ROWS)
@@ -48,9 +48,11 @@ def convolve_kernel(
     # One flat loop over (offset that occurs, block of input channels). Offset and rows are loaded a product ahead: were
     # they loaded with it, the compiler would see addresses that wait for loads, and start no product's loads early.
     steps = BLOCKS_IN if POINTWISE else tl.load(counts + tile) * BLOCKS_IN
-    if SPARE:
-        if (tl.load(counts) <= tile * (BLOCK_ROWS // TOGETHER)) if POINTWISE else (steps == 0):
-            return
+    nobodys = steps == 0
+    if POINTWISE:
+        nobodys = tl.load(counts, mask=spare > 0, other=0) <= tile * (BLOCK_ROWS // TOGETHER)
+    if (spare > 0) & nobodys:
+        return
     k, row = 0, tl.where(inside, position, -1)
     if not POINTWISE:
         k = tl.load(offsets + tile * K, mask=steps > 0, other=0)

@@ -48,10 +48,9 @@ def voxelise(coords: Int[Tensor, "P 4"]) -> PointMap:
         room.note(counts, (fit != 0).all() if room.absent else (fit == 1).all())
         sizes = room.sizes or [size + 1 for size in counts.tolist()]
     parents, slots = parents_of_levels(rows, counts if room is None else room.limits)
-    present = [None] * LEVELS if room is None else counts.unbind()
     levels = [
-        DeviceVoxels(keys[:size], 1 << i, there)
-        for i, (keys, size, there) in enumerate(zip(rows.levels, sizes, present, strict=True))
+        DeviceVoxels(keys[:size], 1 << i, present)
+        for i, (keys, size, present) in enumerate(zip(rows.levels, sizes, counts, strict=True))
     ]
     voxels = _link(levels, parents, slots)
     return PointMap(voxels, rows.of_points[0], order[: len(coords)], rows.begins[: len(voxels)])

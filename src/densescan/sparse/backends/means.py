@@ -13,7 +13,7 @@ from densescan.sparse.tensor import PointMap
 _BLOCK = 64
 
 
-@triton.jit(do_not_specialize=["n_points", "n_voxels"])
+@triton.jit(do_not_specialize=["n_points", "n_voxels"], do_not_specialize_on_alignment=["present"])
 @no_type_check
 def _means_kernel(
     feats, order, begins, present, means, n_points, n_voxels,  # (P, C), (P,), (V,), (1,), (V, C)

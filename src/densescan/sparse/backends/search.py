@@ -18,7 +18,6 @@ from densescan.sparse.tensor import Voxels
 
 _SEARCH_BLOCK = 256  # voxels a program
 _NEAREST_BLOCKS = (32, 16)  # queries and targets that a program of two warps compares at a time
-_NEAR = 26754  # the greatest number of which three squares are below 2^31
 MAX_TARGETS = 1 << 24  # a row number takes the lower bits of a 64-bit number, a squared distance the 40 above
 
 
@@ -73,71 +72,31 @@ def _coordinate(key, axis: tl.constexpr, stride, BITS: tl.constexpr, OFFSET: tl.
 @no_type_check
 def _nearer(
     best, x, y, z, begin, end, targets, first, stride,
-    BITS: tl.constexpr, OFFSET: tl.constexpr, NEAR: tl.constexpr, BLOCK: tl.constexpr,
+    BITS: tl.constexpr, OFFSET: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The least of `best` and 2^24 times squared distance plus row, over BLOCK targets from row `first` on.
-
-    NEAR: along each axis distances above it count as it, so that 32 bits hold the square; 0: they do not.
-    """
+    """The least of `best` and 2^24 times squared distance plus row, over BLOCK targets from row `first` on."""
     target = first + tl.arange(0, BLOCK)
     known = (target[None, :] >= begin[:, None]) & (target[None, :] < end[:, None])
     key = tl.load(targets + target, mask=(target >= 0) & (target < tl.max(end, axis=0)), other=0)
-    dx = tl.abs(x[:, None] - _coordinate(key, 2, stride, BITS, OFFSET)[None, :])
-    dy = tl.abs(y[:, None] - _coordinate(key, 1, stride, BITS, OFFSET)[None, :])
-    dz = tl.abs(z[:, None] - _coordinate(key, 0, stride, BITS, OFFSET)[None, :])
-    if NEAR:
-        dx, dy, dz = tl.minimum(dx, NEAR), tl.minimum(dy, NEAR), tl.minimum(dz, NEAR)
-    else:
-        dx, dy, dz = dx.to(tl.int64), dy.to(tl.int64), dz.to(tl.int64)
-    square = (dx * dx + dy * dy + dz * dz).to(tl.int64)
-    return tl.minimum(best, tl.min(tl.where(known, (square << 24) + target[None, :], 0x7FFFFFFFFFFFFFFF), axis=1))
-
-
-@triton.jit
-@no_type_check
-def _outwards(
-    x, y, z, begin, end, first, sought, targets, target_stride,
-    BITS: tl.constexpr, OFFSET: tl.constexpr, NEAR: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Of each query 2^24 times the least squared distance to a target plus that target's row; 2^63 - 1: there is none.
-
-    From row `first` on, upwards and then downwards, until the distance along x exceeds all that was found.
-    """
-    best = tl.full(x.shape, 0x7FFFFFFFFFFFFFFF, tl.int64)
-    low, high = tl.min(begin, axis=0), tl.max(end, axis=0)
-    mixed = tl.max(begin, axis=0) > low
-    row, near = first, sought
-    while (row < high) & near:
-        best = _nearer(best, x, y, z, begin, end, targets, row, target_stride, BITS, OFFSET, NEAR, BLOCK)
-        row += BLOCK
-        ahead = _coordinate(tl.load(targets + row, mask=row < high, other=0), 2, target_stride, BITS, OFFSET)
-        gap = tl.maximum(ahead - tl.max(x, axis=0), 0).to(tl.int64)
-        near = mixed | (gap * gap <= (tl.max(best, axis=0) >> 24))
-    row, near = first, sought
-    while (row > low) & near:
-        row -= BLOCK
-        best = _nearer(best, x, y, z, begin, end, targets, row, target_stride, BITS, OFFSET, NEAR, BLOCK)
-        behind = _coordinate(
-            tl.load(targets + row - 1, mask=row > low, other=0), 2, target_stride, BITS, OFFSET
-        )
-        gap = tl.maximum(tl.min(x, axis=0) - behind, 0).to(tl.int64)
-        near = mixed | (gap * gap <= (tl.max(best, axis=0) >> 24))
-    return best
+    dx = (x[:, None] - _coordinate(key, 2, stride, BITS, OFFSET)[None, :]).to(tl.int64)
+    dy = (y[:, None] - _coordinate(key, 1, stride, BITS, OFFSET)[None, :]).to(tl.int64)
+    dz = (z[:, None] - _coordinate(key, 0, stride, BITS, OFFSET)[None, :]).to(tl.int64)
+    ranked = ((dx * dx + dy * dy + dz * dz) << 24) + target[None, :]
+    return tl.minimum(best, tl.min(tl.where(known, ranked, 0x7FFFFFFFFFFFFFFF), axis=1))
 
 
 @triton.jit
 @no_type_check
 def _nearest_kernel(
     queries, targets, rows, n_queries, n_targets, halvings, query_stride, target_stride,
-    BITS: tl.constexpr, OFFSET: tl.constexpr, FREE: tl.constexpr, NEAR: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
+    BITS: tl.constexpr, OFFSET: tl.constexpr, FREE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     """rows[q] = the nearest target of query q, the first of equally near ones, or -1; of keys from FREE on, any number.
 
-    Queries of a program lie in a slice along x, as do consecutive targets: it goes from that slice outwards. Programs
-    with queries of several clouds look at all targets. Where something is not found within NEAR, all is looked for
-    again in 64 bits.
+    Queries of a program lie in a slice along x, as do consecutive targets: it goes from that slice outwards, until the
+    distance along x alone exceeds all that it has found. Programs with queries of several clouds look at all targets.
     """
+    far = 0x7FFFFFFFFFFFFFFF
     query = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     query = tl.minimum(query, n_queries - 1)  # the last one again, rather than none
     key = tl.load(queries + query)
@@ -150,18 +109,29 @@ def _nearest_kernel(
     begin = _first_not_below(targets, cloud, n_targets, halvings)
     first = _first_not_below(targets, cloud + (slab << 2 * BITS), n_targets, halvings)
     end = _first_not_below(targets, cloud + (1 << 3 * BITS), n_targets, halvings)
-    start, sought = tl.min(first, axis=0), least < FREE
+    low, high, start = tl.min(begin, axis=0), tl.max(end, axis=0), tl.min(first, axis=0)
+    mixed = tl.max(begin, axis=0) > low
     x = _coordinate(key, 2, query_stride, BITS, OFFSET)
     y = _coordinate(key, 1, query_stride, BITS, OFFSET)
     z = _coordinate(key, 0, query_stride, BITS, OFFSET)
-    best = _outwards(
-        x, y, z, begin, end, start, sought, targets, target_stride, BITS, OFFSET, NEAR, BLOCK_T
-    )
-    if sought & (tl.max(best, axis=0) >> 24 >= NEAR * NEAR):
-        best = _outwards(
-            x, y, z, begin, end, start, sought, targets, target_stride, BITS, OFFSET, 0, BLOCK_T
+    best = tl.full((BLOCK_Q,), far, tl.int64)
+    row, near = start, least < FREE
+    while (row < high) & near:
+        best = _nearer(best, x, y, z, begin, end, targets, row, target_stride, BITS, OFFSET, BLOCK_T)
+        row += BLOCK_T
+        ahead = _coordinate(tl.load(targets + row, mask=row < high, other=0), 2, target_stride, BITS, OFFSET)
+        gap = tl.maximum(ahead - tl.max(x, axis=0), 0).to(tl.int64)
+        near = mixed | (gap * gap <= (tl.max(best, axis=0) >> 24))
+    row, near = start, least < FREE
+    while (row > low) & near:
+        row -= BLOCK_T
+        best = _nearer(best, x, y, z, begin, end, targets, row, target_stride, BITS, OFFSET, BLOCK_T)
+        behind = _coordinate(
+            tl.load(targets + row - 1, mask=row > low, other=0), 2, target_stride, BITS, OFFSET
         )
-    tl.store(rows + query, tl.where(best == 0x7FFFFFFFFFFFFFFF, -1, best & ((1 << 24) - 1)))
+        gap = tl.maximum(tl.min(x, axis=0) - behind, 0).to(tl.int64)
+        near = mixed | (gap * gap <= (tl.max(best, axis=0) >> 24))
+    tl.store(rows + query, tl.where(best == far, -1, best & ((1 << 24) - 1)))
 
 
 def neighbour_rows(keys: Int[Tensor, " V"]) -> Int32[Tensor, "27 V"]:
@@ -199,6 +169,6 @@ def nearest_rows(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
             _nearest_kernel[(triton.cdiv(len(queries), block_q),)](
                 queries.keys, targets.keys, rows, len(queries),
                 len(targets), len(targets).bit_length(), queries.stride, targets.stride,
-                BITS=AXIS_BITS, OFFSET=BIAS, FREE=FIRST_FREE, NEAR=_NEAR, BLOCK_Q=block_q, BLOCK_T=block_t, num_warps=2, **COMPILE,
+                BITS=AXIS_BITS, OFFSET=BIAS, FREE=FIRST_FREE, BLOCK_Q=block_q, BLOCK_T=block_t, num_warps=2, **COMPILE,
             )  # fmt: skip
     return rows
