@@ -3,13 +3,14 @@
     python benchmarks/training.py --record benchmarks/results/training.json              # the bundled model's size
     python benchmarks/training.py --width 1.0 --record benchmarks/results/training-wide.json
 
-Each stage runs in a process of its own, without workers, so that drawing a crop counts in full. Without --data two
-streets are simulated first. --width trains the released form at that width from random weights: its scenes stay
-scattered over a metre, which is more voxels than a trained student fills, so the seconds are an upper bound.
+Each stage runs in a process of its own, without workers unless --workers says otherwise, so that drawing a crop counts
+in full. Without --data two streets are simulated first. --width trains the released form at that width from random
+weights: its scenes stay scattered over a metre, which is more voxels than a trained student fills, so the seconds are
+an upper bound.
 
-data: cutting the crops. generation: sampling the student, or completing with the reference, without gradient. ranking:
-the metric that tells winner from loser. networks: all forward and backward passes and the optimiser's steps; with the
-structural loss, or the refiner's, their neighbour searches, too.
+data: cutting the crops, or waiting for those who do. generation: sampling the student, or completing with the
+reference, without gradient. ranking: the metric that tells winner from loser. networks: all forward and backward passes
+and the optimiser's steps; with the structural loss, or the refiner's, their neighbour searches, too.
 """
 
 import datetime
@@ -93,6 +94,8 @@ class Options:
     """Measure the processor even where there is a GPU."""
     threads: int | None = None
     """Threads of the processor; None: PyTorch's choice."""
+    workers: int = 0
+    """Processes that cut the crops of the steps to come; 0: every step cuts its own."""
     record: Path | None = None
     """Write everything to this JSON file."""
 
@@ -186,7 +189,7 @@ def measured(name: StageName, model: str, data: str, options: Options) -> Row:
         batch_size=options.batch_size,
         lr=1e-5,
         warmup_steps=0,
-        workers=0,
+        workers=options.workers,
         bfloat16=options.bfloat16,
         cpu=options.cpu,
     )

@@ -82,18 +82,28 @@ NEAREST_FORM = {"BITS": 16, "OFFSET": 1 << 15, "FREE": 1 << 62, "BLOCK_Q": 64, "
 CODES = {"rows": _INT32, "weights": _INT32, "code": _INT32, "n": "i32", "tag": "i32"}
 TILES = {"rows": _INT32, "offsets": _INT32, "counts": _INT32, "n": "i32", "n_tiles": "i32"}
 PERMUTED = {"rows": _INT32, "order": _INT64, "ordered": _INT32, "own": _INT32, "n": "i32", "begin": "i32"}
+LISTS = {**dict.fromkeys(("rows", "counts", "ends", "in_rows", "out_rows"), _INT32), "n": "i32"}
 WAYS = {"parent": _INT64, "slot": _INT64, "rows": _INT32, "n": "i32", "n_coarse": "i32"}
 MEANS = {
     **{"feats": _FLOAT32, "means": _FLOAT32, "n_points": "i32", "n_voxels": "i32"},
     **dict.fromkeys(("order", "begins", "present"), _INT64),
 }
 LEVELS = {
-    **dict.fromkeys(("coords", "keys", "places", "order", "ranks", "levels", "rows", "firsts", "begins"), _INT64),
+    **dict.fromkeys(
+        ("coords", "keys", "places", "order", "ranks", "levels", "rows", "firsts", "begins"), _INT64
+    ),
     **dict.fromkeys(("limits", "parents", "slots"), _INT64),
     **{"fit": "*i8", "n": "i32"},
 }
 LEVELS_FORM = {
-    **{"LEVELS": 5, "MAX_COORD": (1 << 15) - 2, "MAX_BATCH": 1 << 14, "ABSENT": -1, "BITS": 16, "BIAS": 1 << 15},
+    **{
+        "LEVELS": 5,
+        "MAX_COORD": (1 << 15) - 2,
+        "MAX_BATCH": 1 << 14,
+        "ABSENT": -1,
+        "BITS": 16,
+        "BIAS": 1 << 15,
+    },
     **{"FREE": 1 << 62, "NO_VOXEL": (1 << 63) - 1, "BLOCK": 256},
 }
 NEAREST_POINT = {
@@ -129,6 +139,8 @@ CASES = {
     "codes of patterns": ("table_kernels", "_code_kernel", CODES, {"K": 27, "KS": 32, "BLOCK": 128}, False),
     "tiles": ("table_kernels", "_tiles_kernel", TILES, {"K": 27, "KS": 32, "SIZE": 64, "TILES": 2}, False),
     "columns in order": ("table_kernels", "_permute_kernel", PERMUTED, {"BLOCK": 512}, False),
+    "pairs counted": ("table_kernels", "_count_kernel", LISTS, {"BLOCK": 512}, False),
+    "pairs listed": ("table_kernels", "_list_kernel", LISTS, {"BLOCK": 512}, False),
     "parents": ("table_kernels", "_parent_kernel", WAYS, {"BLOCK": 512}, False),
     "children": ("table_kernels", "_children_kernel", WAYS, {"BLOCK": 512}, False),
     "means": ("means", "_means_kernel", MEANS, {"C": 3, "CS": 4, "SPARE": True, "BLOCK": 64}, False),

@@ -135,3 +135,14 @@ def test_triton_finds_the_offsets_of_tiles_as_pytorch_does(random_rows, n_offset
     assert torch.equal(counts, expected)
     used = torch.arange(n_offsets, device=rows.device) < counts[:, None]
     assert torch.equal(offsets[used], by_torch[used])
+
+
+@pytest.mark.parametrize(("n_offsets", "n"), SHAPES)
+def test_triton_lists_pairs_as_pytorch_does(random_rows, n_offsets, n):
+    from densescan.sparse.backends import table, table_kernels
+
+    rows = random_rows(n_offsets, n)
+    (*found, begins), (*expected, expected_begins) = table_kernels.listed(rows), table.listed_by_torch(rows)
+    assert torch.equal(begins, expected_begins)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one[: begins[-1]], other[: begins[-1]])

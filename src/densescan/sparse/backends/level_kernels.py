@@ -128,15 +128,18 @@ class Rows(NamedTuple):
     firsts: Int[Tensor, "L P"]
     """The first point of each voxel."""
     begins: Int[Tensor, " P"]
-    """Where the points of each voxel of the finest level begin, once points are sorted; the number of points where there
-    is no voxel."""
+    """Where the points of each voxel of the finest level begin, once points are sorted; where there is no voxel, the
+    number of points."""
 
 
 def rows_of_levels(keys: Int[Tensor, "L P"], order: Int[Tensor, " LP"], new: Bool[Tensor, " LP"]) -> Rows:
     """order: of the places of all points on all levels. new: where in it a place differs from the one before."""
     n = keys.shape[1]
     rows = Rows(
-        torch.full_like(keys, NO_VOXEL), torch.empty_like(keys), torch.zeros_like(keys), keys.new_full((n,), n)
+        torch.full_like(keys, NO_VOXEL),
+        torch.empty_like(keys),
+        torch.zeros_like(keys),
+        keys.new_full((n,), n),
     )
     if n:
         with on_device_of(keys):
@@ -146,9 +149,7 @@ def rows_of_levels(keys: Int[Tensor, "L P"], order: Int[Tensor, " LP"], new: Boo
     return rows
 
 
-def parents_of_levels(
-    rows: Rows, limits: Int[Tensor, " L"]
-) -> tuple[Int[Tensor, "M P"], Int[Tensor, "M P"]]:
+def parents_of_levels(rows: Rows, limits: Int[Tensor, " L"]) -> tuple[Int[Tensor, "M P"], Int[Tensor, "M P"]]:
     """Rows of the voxels that hold those of each level but the last, -1 where there is none below the limit of its
     level; and the corners that are filled there."""
     n = rows.levels.shape[1]

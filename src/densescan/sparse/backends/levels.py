@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from densescan.sparse.backends.level_kernels import parents_of_levels, places, rows_of_levels
-from densescan.sparse.backends.room import FIRST_FREE, LEVELS, current
+from densescan.sparse.backends.room import FIRST_FREE, current
 from densescan.sparse.backends.table_map import TableMap, sort_together, strided_map, submanifold_map
 from densescan.sparse.keys import AXIS_BITS, pack
 from densescan.sparse.tensor import PointMap, Voxels
@@ -46,7 +46,7 @@ def voxelise(coords: Int[Tensor, "P 4"]) -> PointMap:
             pack(coords)  # says what is wrong
     else:
         room.note(counts, (fit != 0).all() if room.absent else (fit == 1).all())
-        sizes = room.sizes or [size + 1 for size in counts.tolist()]
+        sizes = list(room.sizes) or [size + 1 for size in counts.tolist()]
     parents, slots = parents_of_levels(rows, counts if room is None else room.limits)
     levels = [
         DeviceVoxels(keys[:size], 1 << i, present)
@@ -56,9 +56,7 @@ def voxelise(coords: Int[Tensor, "P 4"]) -> PointMap:
     return PointMap(voxels, rows.of_points[0], order[: len(coords)], rows.begins[: len(voxels)])
 
 
-def _link(
-    voxels: "list[DeviceVoxels]", parents: Int[Tensor, "M P"], slots: Int[Tensor, "M P"]
-) -> Voxels:
+def _link(voxels: "list[DeviceVoxels]", parents: Int[Tensor, "M P"], slots: Int[Tensor, "M P"]) -> Voxels:
     """Give levels from fine to coarse their ways to the next."""
     ways = []
     for fine, coarse, parent, slot in zip(voxels[:-1], voxels[1:], parents, slots, strict=True):

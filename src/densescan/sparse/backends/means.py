@@ -35,7 +35,8 @@ def _means_kernel(
         total += tl.load(feats + point[:, None] * C + channel[None, :], mask=there, other=0.0)
     count = tl.maximum(end - begin, 1).to(tl.float32)
     mean = tl.div_rn(total, count[:, None] + tl.zeros_like(total))
-    tl.store(means + voxel[:, None] * C + channel[None, :], mean, mask=(voxel < n_voxels)[:, None] & (channel < C)[None, :])
+    wanted = (voxel < n_voxels)[:, None] & (channel < C)[None, :]
+    tl.store(means + voxel[:, None] * C + channel[None, :], mean, mask=wanted)
 
 
 def means_of_points(feats: Float32[Tensor, "P C"], point_map: PointMap) -> Float32[Tensor, "V C"]:

@@ -1,6 +1,6 @@
 """The neighbour table of a kernel map: for every output row its input row at each offset, like patterns together.
 
-Plain PyTorch on any device, or Triton's kernels where they compute; nothing here waits for the device.
+Plain PyTorch on any device, or Triton's kernels where they compute, which do not wait for the device.
 """
 
 from collections.abc import Sequence
@@ -109,18 +109,24 @@ class NeighbourTable:
         """The same pairs as a list, output rows ascending."""
         rows = torch.empty_like(self.rows)
         rows[:, self.order.long()] = self.rows
-        present = rows != MISSING
-        begins = torch.zeros(len(rows) + 1, dtype=torch.int32, device=rows.device)
-        begins[1:] = present.sum(1).cumsum(0)
-        every = present.flatten()
-        place = torch.where(every, every.cumsum(0) - 1, every.numel())  # missing ones meet behind the list
-        ends = torch.arange(self.n_out, dtype=torch.int32, device=rows.device).repeat(len(rows))
-        in_rows, out_rows = (_placed(place, values) for values in (rows.flatten(), ends))
-        return OffsetPairs(in_rows, out_rows, begins)
+        if backend_of(rows) == "triton":
+            from densescan.sparse.backends import table_kernels
+
+            return OffsetPairs(*table_kernels.listed(rows))
+        return OffsetPairs(*listed_by_torch(rows))
 
 
-def _placed(place: Int[Tensor, " N"], values: Int32[Tensor, " N"]) -> Int32[Tensor, " N_1"]:
-    return values.new_zeros(len(values) + 1).scatter_(0, place, values)
+def listed_by_torch(
+    rows: Int32[Tensor, "K V_out"],
+) -> tuple[Int32[Tensor, " P"], Int32[Tensor, " P"], Int32[Tensor, " K_1"]]:
+    """What `OffsetPairs` holds, of a table whose column p is output row p."""
+    present = rows != MISSING
+    begins = torch.zeros(len(rows) + 1, dtype=torch.int32, device=rows.device)
+    begins[1:] = present.sum(1).cumsum(0)
+    in_rows, out_rows = torch.zeros_like(rows).flatten(), torch.zeros_like(rows).flatten()
+    offset, column = present.nonzero(as_tuple=True)
+    in_rows[: len(column)], out_rows[: len(column)] = rows[offset, column], column.int()
+    return in_rows, out_rows, begins
 
 
 def _tiles_of(rows: Int32[Tensor, "K V_out"], size: int) -> tuple[Int32[Tensor, "T K"], Int32[Tensor, " T"]]:

@@ -1,5 +1,5 @@
-"""Triton kernels that make and sort neighbour tables: those of the 2x2x2 maps, patterns of columns, columns in order, and
-the offsets that occur in tiles of them.
+"""Triton kernels that make and sort neighbour tables: those of the 2x2x2 maps, patterns of columns, columns in order,
+the offsets that occur in tiles of them, and lists of pairs.
 
 They compute what `table.pattern_code` and `table.tiles_by_torch` define, in one launch in place of a dozen each. All
 offsets of a column are loaded at once: one after the other, a program would wait for memory so many times.
@@ -53,8 +53,10 @@ def _code_kernel(
     rows, weights, code, n, tag,  # (K, n), (K,), (n,) int32
     K: tl.constexpr, KS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """code[p] = tag + place in a Gray code of the sum of weights[k] over the offsets k that column p has; KS: K or more,
-    a power of two."""
+    """code[p] = tag + place in a Gray code of the sum of weights[k] over the offsets k that column p has.
+
+    KS: K or more, a power of two.
+    """
     k = tl.arange(0, KS)[:, None]
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = (k < K) & (column < n)[None, :]
@@ -98,9 +100,40 @@ def _permute_kernel(
     tl.store(own + column, place, mask=k * n + column < n)  # once
 
 
+@triton.jit(do_not_specialize=["n"])
+@no_type_check
+def _count_kernel(
+    rows, counts, n,  # (K, n), (K, blocks) int32
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """counts[k, b] = how many entries of block b of row k are not missing; grid (blocks, K)."""
+    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.load(rows + tl.program_id(1) * n + column, mask=column < n, other=-1)
+    tl.store(
+        counts + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0),
+        tl.sum((row >= 0).to(tl.int32), axis=0),
+    )
+
+
+@triton.jit(do_not_specialize=["n"])
+@no_type_check
+def _list_kernel(
+    rows, ends, in_rows, out_rows, n,  # (K, n), (K, blocks), (K n,), (K n,) int32
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Entries that are not missing, one after the other, and their columns. ends: running sums of `_count_kernel`."""
+    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.load(rows + tl.program_id(1) * n + column, mask=column < n, other=-1)
+    there = (row >= 0).to(tl.int32)
+    end = tl.load(ends + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0))
+    place = end - tl.sum(there, axis=0) + tl.cumsum(there, axis=0) - 1
+    tl.store(in_rows + place, row, mask=row >= 0)
+    tl.store(out_rows + place, column, mask=row >= 0)
+
+
 def parent_rows(parent: Int[Tensor, " V"], slot: Int[Tensor, " V"]) -> Int32[Tensor, "8 V"]:
-    """For every voxel the row of its parent at the corner that it fills there; `MISSING` elsewhere, and where the parent
-    is negative."""
+    """For every voxel the row of its parent at the corner that it fills there; `MISSING` elsewhere, and where there is
+    none, as the parent is negative."""
     n = len(parent)
     rows = torch.empty(8, n, dtype=torch.int32, device=parent.device)
     if n:
@@ -168,3 +201,21 @@ def permuted(
                 rows, order, ordered, own, n, begin, BLOCK=_BLOCK, **COMPILE
             )
     return ordered, own
+
+
+def listed(
+    rows: Int32[Tensor, "K V"],
+) -> tuple[Int32[Tensor, " P"], Int32[Tensor, " P"], Int32[Tensor, " K_1"]]:
+    """As `table.listed_by_torch`; what follows the last pair is anything."""
+    n_offsets, n = rows.shape
+    in_rows, out_rows = rows.new_empty(n_offsets * n), rows.new_empty(n_offsets * n)
+    begins = rows.new_zeros(n_offsets + 1)
+    blocks = triton.cdiv(n, _BLOCK)
+    if n:
+        counts = rows.new_empty(n_offsets, blocks)
+        with on_device_of(rows):
+            _count_kernel[(blocks, n_offsets)](rows, counts, n, BLOCK=_BLOCK, **COMPILE)
+            ends = counts.flatten().cumsum(0, dtype=torch.int32)
+            _list_kernel[(blocks, n_offsets)](rows, ends, in_rows, out_rows, n, BLOCK=_BLOCK, **COMPILE)
+        begins[1:] = ends[blocks - 1 :: blocks]
+    return in_rows, out_rows, begins

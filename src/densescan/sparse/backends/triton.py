@@ -229,7 +229,11 @@ def forward_blocks(feats: Tensor, kernel: Tensor, n_out: int, whole: bool = Fals
     that there are enough for 132 multiprocessors.
     """
     (c_in, c_out), wide = kernel.shape[1:], kernel.element_size() == 4
-    most = _power_of_two(c_out) if whole else min(256 if c_in > c_out and not wide else 128, _power_of_two(c_out))
+    most = (
+        _power_of_two(c_out)
+        if whole
+        else min(256 if c_in > c_out and not wide else 128, _power_of_two(c_out))
+    )
     inner = min(32 if wide else 64, _power_of_two(c_in))
     rows = 64 if whole and most > 128 else 128
     if triton.cdiv(n_out, rows) * triton.cdiv(c_out, most) < 2 * _MULTIPROCESSORS:
