@@ -222,12 +222,12 @@ class Completer:
             passes.check()
         with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
             x_init = points.repeat(config.repeat, 1)
-            kept = clean_scene(x_0, x_init, config.max_range)
-            coarse = x_0[kept]
+            rows = clean_scene(x_0, x_init, config.max_range).nonzero().squeeze(1)
+            coarse = x_0[rows]
             check_not_empty(coarse, reduced.scan)
             warn_of_strays(x_0, x_init, reduced.scan)
         with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
-            scene = passes.refine(x_0, kept) if config.refine else coarse
+            scene = passes.refine(x_0, rows) if config.refine else coarse
             passes.check()
         return Completion(_to_numpy(scene), _to_numpy(coarse), reduced.scan, clock.seconds, seed, config)
 

@@ -5,7 +5,7 @@ from threading import Lock
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from densescan.nets.denoiser import Denoiser
@@ -41,10 +41,10 @@ class Passes:
         return lambda x_t, t: self._predict(x_t, t, cond)
 
     def refine(
-        self, points: Float[Tensor, "M 3"], kept: Bool[Tensor, " M"] | None = None
+        self, points: Float[Tensor, "M 3"], rows: Int[Tensor, " K"] | None = None
     ) -> Float[Tensor, "L 3"]:
-        """Six points for each that is kept [m], None: for all of them. Without a refiner the points themselves."""
-        points = points if kept is None else points[kept]
+        """Six points for each of some rows [m], None: for all of them. Without a refiner the points themselves."""
+        points = points if rows is None else points[rows]
         return points if self.refiner is None else self.refiner(points[None])[0].float()
 
     def check(self) -> None:
@@ -95,13 +95,14 @@ class RecordedPasses(Passes):
         return self._predicting
 
     def refine(
-        self, points: Float[Tensor, "M 3"], kept: Bool[Tensor, " M"] | None = None
+        self, points: Float[Tensor, "M 3"], rows: Int[Tensor, " K"] | None = None
     ) -> Float[Tensor, "L 3"]:
-        """As `Passes`, but as if all points were there: those that are not kept fill no voxel."""
-        if self.refiner is None or kept is None:
-            return super().refine(points, kept)
-        refined = self._refining(torch.where(kept[:, None], points, torch.nan))
-        return refined[kept].flatten(0, 1)
+        """As `Passes`, but as if all points were there: the others fill no voxel."""
+        if self.refiner is None or rows is None:
+            return super().refine(points, rows)
+        absent = torch.full_like(points, torch.nan)
+        refined: Tensor = self._refining(absent.index_copy_(0, rows, points[rows]))
+        return refined[rows].flatten(0, 1)
 
     def check(self) -> None:
         """Raises: NoRoom: a scan or scene had more voxels than there is room for, or points that are not valid."""

@@ -23,7 +23,19 @@ COMPILE = {"enable_fp_fusion": True}
 
 def on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
     """Launch on the device that holds a tensor, whichever is current."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+    if not tensor.is_cuda or tensor.device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(tensor.device)
+
+
+def cdiv(n: int, size: int) -> int:
+    """How many blocks of a size hold n. Triton's function of that name takes the host ten times as long."""
+    return -(-n // size)
+
+
+def power_of_two(n: int) -> int:
+    """The least power of two that is n or more; likewise."""
+    return 1 << max(0, n - 1).bit_length()
 
 
 def precision() -> str:

@@ -12,7 +12,7 @@ import triton.language as tl
 from jaxtyping import Bool, Int, Int8
 from torch import Tensor
 
-from densescan.sparse.backends.launch import COMPILE, on_device_of
+from densescan.sparse.backends.launch import COMPILE, cdiv, on_device_of
 from densescan.sparse.backends.room import ABSENT, FIRST_FREE, LEVELS, NO_VOXEL
 from densescan.sparse.keys import AXIS_BITS, BIAS, MAX_BATCH, MAX_COORD
 
@@ -110,7 +110,7 @@ def places(
     fit = coords.new_empty(n, dtype=torch.int8)
     if n:
         with on_device_of(coords):
-            _places_kernel[(triton.cdiv(n, _BLOCK),)](
+            _places_kernel[(cdiv(n, _BLOCK),)](
                 coords, keys, ranked, fit, n,
                 LEVELS=LEVELS, MAX_COORD=MAX_COORD, MAX_BATCH=MAX_BATCH, ABSENT=ABSENT, NO_VOXEL=NO_VOXEL,
                 BITS=AXIS_BITS, BIAS=BIAS, FREE=FIRST_FREE, BLOCK=_BLOCK, **COMPILE,
@@ -143,7 +143,7 @@ def rows_of_levels(keys: Int[Tensor, "L P"], order: Int[Tensor, " LP"], new: Boo
     )
     if n:
         with on_device_of(keys):
-            _rows_kernel[(triton.cdiv(n, _BLOCK), LEVELS)](
+            _rows_kernel[(cdiv(n, _BLOCK), LEVELS)](
                 keys, order, new.cumsum(0), *rows, n, BLOCK=_BLOCK, **COMPILE
             )
     return rows
@@ -156,7 +156,7 @@ def parents_of_levels(rows: Rows, limits: Int[Tensor, " L"]) -> tuple[Int[Tensor
     parents, slots = torch.empty_like(rows.levels[1:]), torch.empty_like(rows.levels[1:])
     if n:
         with on_device_of(limits):
-            _parents_kernel[(triton.cdiv(n, _BLOCK), LEVELS - 1)](
+            _parents_kernel[(cdiv(n, _BLOCK), LEVELS - 1)](
                 rows.levels, rows.of_points, rows.firsts, limits, parents, slots, n,
                 BITS=AXIS_BITS, FREE=FIRST_FREE, BLOCK=_BLOCK, **COMPILE,
             )  # fmt: skip

@@ -7,7 +7,7 @@ import triton.language as tl
 from jaxtyping import Float32
 from torch import Tensor
 
-from densescan.sparse.backends.launch import COMPILE, on_device_of
+from densescan.sparse.backends.launch import COMPILE, cdiv, on_device_of, power_of_two
 from densescan.sparse.tensor import PointMap
 
 _BLOCK = 64
@@ -46,9 +46,9 @@ def means_of_points(feats: Float32[Tensor, "P C"], point_map: PointMap) -> Float
     means = feats.new_empty(n_voxels, channels)
     if n_voxels:
         with on_device_of(feats):
-            _means_kernel[(triton.cdiv(n_voxels, _BLOCK),)](
+            _means_kernel[(cdiv(n_voxels, _BLOCK),)](
                 feats, point_map.order, point_map.offsets, feats if present is None else present, means,
-                n_points, n_voxels, C=channels, CS=triton.next_power_of_2(channels), SPARE=present is not None,
+                n_points, n_voxels, C=channels, CS=power_of_two(channels), SPARE=present is not None,
                 BLOCK=_BLOCK, **COMPILE,
             )  # fmt: skip
     return means

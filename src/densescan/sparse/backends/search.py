@@ -11,7 +11,7 @@ import triton.language as tl
 from jaxtyping import Int, Int32
 from torch import Tensor
 
-from densescan.sparse.backends.launch import COMPILE, on_device_of
+from densescan.sparse.backends.launch import COMPILE, cdiv, on_device_of
 from densescan.sparse.backends.room import FIRST_FREE
 from densescan.sparse.keys import AXIS_BITS, BIAS
 from densescan.sparse.tensor import Voxels
@@ -143,7 +143,7 @@ def neighbour_rows(keys: Int[Tensor, " V"]) -> Int32[Tensor, "27 V"]:
     n = len(keys)
     rows = torch.empty(27, n, dtype=torch.int32, device=keys.device)
     if n:
-        grid = (triton.cdiv(n, _SEARCH_BLOCK), 9)
+        grid = (cdiv(n, _SEARCH_BLOCK), 9)
         with on_device_of(keys):
             _neighbour_kernel[grid](
                 keys, rows, n, n.bit_length(), BITS=AXIS_BITS, FREE=FIRST_FREE, BLOCK=_SEARCH_BLOCK, **COMPILE
@@ -166,7 +166,7 @@ def nearest_rows(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
     block_q, block_t = _NEAREST_BLOCKS
     if len(queries):
         with on_device_of(rows):
-            _nearest_kernel[(triton.cdiv(len(queries), block_q),)](
+            _nearest_kernel[(cdiv(len(queries), block_q),)](
                 queries.keys, targets.keys, rows, len(queries),
                 len(targets), len(targets).bit_length(), queries.stride, targets.stride,
                 BITS=AXIS_BITS, OFFSET=BIAS, FREE=FIRST_FREE, BLOCK_Q=block_q, BLOCK_T=block_t, num_warps=2, **COMPILE,

@@ -91,12 +91,12 @@ class NeighbourTable:
     @property
     def n_out(self) -> int:
         """Number of output rows."""
-        return len(self.order)
+        return self.order.shape[0]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Number of input rows, of output rows and of offsets."""
-        return self.n_in, self.n_out, len(self.rows)
+        return self.n_in, self.n_out, self.rows.shape[0]
 
     def tiles(self, size: int) -> Tiles:
         """The offsets that occur in columns t * size to (t + 1) * size; kept."""

@@ -13,7 +13,7 @@ import triton.language as tl
 from jaxtyping import Int, Int32
 from torch import Tensor
 
-from densescan.sparse.backends.launch import COMPILE, on_device_of
+from densescan.sparse.backends.launch import COMPILE, cdiv, on_device_of, power_of_two
 
 _BLOCK = 512  # entries of a row of a table that a program has
 _COLUMNS = 128  # columns of a program that has all their entries
@@ -47,7 +47,7 @@ def _children_kernel(
     tl.store(rows + corner * n_coarse + row, voxel, mask=row >= 0)
 
 
-@triton.jit(do_not_specialize=["n", "tag"])
+@triton.jit(do_not_specialize=["n", "tag"], do_not_specialize_on_alignment=["code"])
 @no_type_check
 def _code_kernel(
     rows, weights, code, n, tag,  # (K, n), (K,), (n,) int32
@@ -85,7 +85,7 @@ def _tiles_kernel(
     tl.store(counts + tile, tl.sum(occurs, axis=0), mask=tile < n_tiles)
 
 
-@triton.jit(do_not_specialize=["n", "begin"])
+@triton.jit(do_not_specialize=["n", "begin"], do_not_specialize_on_alignment=["order"])
 @no_type_check
 def _permute_kernel(
     rows, order, ordered, own, n, begin,  # (K, n), (n,), (K, n), (n,)
@@ -138,7 +138,7 @@ def parent_rows(parent: Int[Tensor, " V"], slot: Int[Tensor, " V"]) -> Int32[Ten
     rows = torch.empty(8, n, dtype=torch.int32, device=parent.device)
     if n:
         with on_device_of(rows):
-            _parent_kernel[(triton.cdiv(n, _BLOCK),)](parent, slot, rows, n, BLOCK=_BLOCK, **COMPILE)
+            _parent_kernel[(cdiv(n, _BLOCK),)](parent, slot, rows, n, BLOCK=_BLOCK, **COMPILE)
     return rows
 
 
@@ -148,9 +148,7 @@ def children_rows(parent: Int[Tensor, " V"], slot: Int[Tensor, " V"], n_coarse: 
     rows = torch.full((8, n_coarse), -1, dtype=torch.int32, device=parent.device)
     if n:
         with on_device_of(rows):
-            _children_kernel[(triton.cdiv(n, _BLOCK),)](
-                parent, slot, rows, n, n_coarse, BLOCK=_BLOCK, **COMPILE
-            )
+            _children_kernel[(cdiv(n, _BLOCK),)](parent, slot, rows, n, n_coarse, BLOCK=_BLOCK, **COMPILE)
     return rows
 
 
@@ -166,9 +164,9 @@ def pattern_code(
     code = rows.new_empty(n) if out is None else out
     if n:
         with on_device_of(rows):
-            _code_kernel[(triton.cdiv(n, _COLUMNS),)](
+            _code_kernel[(cdiv(n, _COLUMNS),)](
                 rows, weights, code, n, tag,
-                K=n_offsets, KS=triton.next_power_of_2(n_offsets), BLOCK=_COLUMNS, **COMPILE,
+                K=n_offsets, KS=power_of_two(n_offsets), BLOCK=_COLUMNS, **COMPILE,
             )  # fmt: skip
     return code
 
@@ -176,14 +174,14 @@ def pattern_code(
 def tiles(rows: Int32[Tensor, "K V"], size: int) -> tuple[Int32[Tensor, "T K"], Int32[Tensor, " T"]]:
     """As `table.tiles_by_torch`, for a size that is a power of two."""
     n_offsets, n = rows.shape
-    n_tiles = triton.cdiv(n, size)
+    n_tiles = cdiv(n, size)
     offsets, counts = rows.new_empty(n_tiles, n_offsets), rows.new_empty(n_tiles)
     if n:
         at_once = max(1, _COLUMNS // size)
         with on_device_of(rows):
-            _tiles_kernel[(triton.cdiv(n_tiles, at_once),)](
+            _tiles_kernel[(cdiv(n_tiles, at_once),)](
                 rows, offsets, counts, n, n_tiles,
-                K=n_offsets, KS=triton.next_power_of_2(n_offsets), SIZE=size, TILES=at_once, **COMPILE,
+                K=n_offsets, KS=power_of_two(n_offsets), SIZE=size, TILES=at_once, **COMPILE,
             )  # fmt: skip
     return offsets, counts
 
@@ -197,7 +195,7 @@ def permuted(
     ordered, own = torch.empty_like(rows), rows.new_empty(n)
     if n:
         with on_device_of(rows):
-            _permute_kernel[(triton.cdiv(n, _BLOCK), n_offsets)](
+            _permute_kernel[(cdiv(n, _BLOCK), n_offsets)](
                 rows, order, ordered, own, n, begin, BLOCK=_BLOCK, **COMPILE
             )
     return ordered, own
@@ -210,7 +208,7 @@ def listed(
     n_offsets, n = rows.shape
     in_rows, out_rows = rows.new_empty(n_offsets * n), rows.new_empty(n_offsets * n)
     begins = rows.new_zeros(n_offsets + 1)
-    blocks = triton.cdiv(n, _BLOCK)
+    blocks = cdiv(n, _BLOCK)
     if n:
         counts = rows.new_empty(n_offsets, blocks)
         with on_device_of(rows):

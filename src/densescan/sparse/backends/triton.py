@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from densescan.sparse.backends import room
 from densescan.sparse.backends.kernels import convolve_kernel, kernel_gradient_kernel
-from densescan.sparse.backends.launch import COMPILE, INTERPRETED, on_device_of, precision
+from densescan.sparse.backends.launch import COMPILE, INTERPRETED, cdiv, on_device_of, power_of_two, precision
 from densescan.sparse.backends.table import NeighbourTable, table_of
 from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.kernel_map import KernelMap
@@ -156,7 +155,7 @@ def convolve(
     """
     epilogue = epilogue or Epilogue()
     feats, kernel = _contiguous(feats), kernel.contiguous()
-    n_out = len(feats) if table is None else table.n_out
+    n_out = feats.shape[0] if table is None else table.n_out
     _check(feats, kernel, table, out)
     copies = feats.shape[1:-1].numel()
     c_in, c_out = kernel.shape[1:]
@@ -168,7 +167,7 @@ def convolve(
         return out
     columns = blocks.rows // together
     tiles = table.tiles(columns) if table is not None else None
-    grid = (triton.cdiv(n_out, columns) * triton.cdiv(c_out, blocks.c_out), copies // together)
+    grid = (cdiv(n_out, columns) * cdiv(c_out, blocks.c_out), copies // together)
     absent = table.order if table is not None else feats
     spare = present is not None if table is None else room.current() is not None
     counts = tiles.counts if tiles is not None else _pointer(present, absent)
@@ -181,9 +180,9 @@ def convolve(
             _pointer(epilogue.gain, feats), _pointer(epilogue.shift, feats), _pointer(epilogue.limits, feats),
             _pointer(epilogue.residual, feats), epilogue.layer_eps or 0.0,
             n_out, copies, c_in, c_out, out.stride(-2), int(spare),
-            K=len(kernel), TOGETHER=together,
+            K=kernel.shape[0], TOGETHER=together,
             BLOCK_ROWS=blocks.rows, BLOCK_OUT=blocks.c_out, BLOCK_IN=blocks.c_in,
-            BLOCKS_IN=triton.cdiv(c_in, blocks.c_in),
+            BLOCKS_IN=cdiv(c_in, blocks.c_in),
             WHOLE_IN=c_in % blocks.c_in == 0, WHOLE_OUT=c_out % blocks.c_out == 0,
             POINTWISE=table is None, SCALED=scale is not None, LAYER_NORM=epilogue.layer_eps is not None,
             GAIN=epilogue.gain is not None, SHIFT=epilogue.shift is not None,
@@ -204,7 +203,7 @@ def kernel_gradient(
     feats, grad_out = feats.contiguous(), grad_out.contiguous()
     n_offsets, c_in, c_out = len(table.rows), feats.shape[1], grad_out.shape[1]
     blocks = blocks or gradient_blocks(feats, c_out)
-    cuts = (triton.cdiv(c_in, blocks.c_in), triton.cdiv(c_out, blocks.c_out))
+    cuts = (cdiv(c_in, blocks.c_in), cdiv(c_out, blocks.c_out))
     splits = _splits(table.n_out, blocks.rows, programs=n_offsets * cuts[0] * cuts[1])
     shape = (splits, n_offsets, c_in, c_out)
     partial = torch.empty(shape, dtype=torch.float32, device=feats.device)
@@ -236,7 +235,7 @@ def forward_blocks(feats: Tensor, kernel: Tensor, n_out: int, whole: bool = Fals
     )
     inner = min(32 if wide else 64, _power_of_two(c_in))
     rows = 64 if whole and most > 128 else 128
-    if triton.cdiv(n_out, rows) * triton.cdiv(c_out, most) < 2 * _MULTIPROCESSORS:
+    if cdiv(n_out, rows) * cdiv(c_out, most) < 2 * _MULTIPROCESSORS:
         rows, most = 64, most if whole else min(128, most)
     large = rows * most >= (128 * 128 if wide else 64 * 256)
     return Blocks(rows, most, inner, warps=8 if large and (wide or most > 128) else 4)
@@ -256,8 +255,7 @@ def _splits(n_out: int, rows: int, programs: int) -> int:
 
 def _power_of_two(channels: int) -> int:
     """The smallest block side that holds so many channels; products need 16."""
-    size: int = triton.next_power_of_2(channels)
-    return max(16, size)
+    return max(16, power_of_two(channels))
 
 
 def _check(feats: Tensor, kernel: Tensor, table: NeighbourTable | None, out: Tensor | None) -> None:
@@ -265,14 +263,15 @@ def _check(feats: Tensor, kernel: Tensor, table: NeighbourTable | None, out: Ten
         raise ValueError(
             f"features are {feats.dtype} and the kernel is {kernel.dtype}: they must be of one type"
         )
-    n_in, n_out, offsets = (len(feats), len(feats), 1) if table is None else table.shape
-    if (len(feats), len(kernel)) != (n_in, offsets):
+    rows = feats.shape[0]
+    n_in, n_out, offsets = (rows, rows, 1) if table is None else table.shape
+    if (rows, kernel.shape[0]) != (n_in, offsets):
         raise ValueError(
-            f"{len(feats)} rows and {len(kernel)} offsets do not fit a map of {n_in} rows and {offsets} offsets"
+            f"{rows} rows and {len(kernel)} offsets do not fit a map of {n_in} rows and {offsets} offsets"
         )
     copies, widest = feats.shape[1:-1].numel(), max(*kernel.shape[1:], 0 if out is None else out.stride(-2))
     if max(n_in, n_out) * copies * widest > MAX_ELEMENTS:
-        raise ValueError(f"{len(feats)} rows of {copies} x {widest} channels: take a smaller batch")
+        raise ValueError(f"{rows} rows of {copies} x {widest} channels: take a smaller batch")
 
 
 def _pointer(tensor: Tensor | None, absent: Tensor) -> Tensor:
