@@ -1,6 +1,7 @@
 """The denoiser: predicts the noise of every point of a noisy scene, given a scan."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,7 +15,6 @@ from densescan.diffusion.schedule import Schedule
 from densescan.nets.encoder import Condition
 from densescan.nets.matching import nearest_voxel
 from densescan.nets.minkunet import NetConfig, UNet, VoxelisedPoints, embed_points
-from densescan.sparse.backends.branch import Branch
 from densescan.sparse.functional import linear
 from densescan.sparse.matmul import with_repeating_rows
 from densescan.sparse.modules import Linear
@@ -23,7 +23,6 @@ from densescan.sparse.tensor import SparseTensor, Voxels
 
 # Where the condition scales features:
 PLACES = ("stage1", "stage2", "stage3", "stage4", "up1", "up2", "up3", "up4")
-LEVELS = (0, 1, 2, 3, 4, 3, 2, 1)  # that these features are on, 0 the finest
 NARROW_PLACES = ("up3", "up4")  # where the released MLPs are as wide inside as the features they scale
 TIME_BEFORE_LATENT = "up1"  # the released network has (time, latent) here and (latent, time) elsewhere
 
@@ -51,8 +50,6 @@ class NoisyScene:
 
     points: VoxelisedPoints
     stem: SparseTensor
-    branch: Branch
-    """From where the voxels are known and the stem is yet to come."""
 
 
 class _Guides:
@@ -161,25 +158,23 @@ class Denoiser(UNet):
     def embed(self, x_t: Float[Tensor, "B M 3"], cond: Condition) -> NoisyScene:
         """Voxelise the points and run the stem."""
         points = embed_points(x_t, self.config, cond.scan if self.config.see_scan else None)
-        branch = Branch(x_t.device)
-        return NoisyScene(points, self.stem(points.tensor), branch)
+        return NoisyScene(points, self.stem(points.tensor))
 
     def predict(
         self, scene: NoisyScene, t: Int[Tensor, " B"], *conds: Condition
     ) -> Float[Tensor, "B M *G 3"]:
         """The rest of the network; of several conditions G, the predictions side by side."""
+        guides, times = _Guides(conds), dict(zip(PLACES, self._times(t), strict=True))
         stem = scene.stem
-        with scene.branch.aside():
-            scales = self._scales(stem.voxels, t, conds)
-        scene.branch.join()
         if len(conds) > 1:
             stem = stem.with_feats(stem.feats[:, None].expand(-1, len(conds), -1))
         x = [stem]
         for i in range(1, 5):
-            x.append(self.stage(i, x[-1], scales[f"stage{i}"]))
+            x.append(self.stage(i, x[-1], self._scale(f"stage{i}", x[-1].voxels, guides, times)))
         y = x.pop()
         for i in range(1, 5):
-            y = self.up(i, y, x.pop(), replace(scales[f"up{i}"], spent=True))
+            scale = replace(self._scale(f"up{i}", y.voxels, guides, times), spent=True)
+            y = self.up(i, y, x.pop(), scale)
             y = self.join(i, y)
         # The head is row-wise: it runs once per voxel and its three channels are gathered.
         out = scene.points.to_points(y.with_feats(with_repeating_rows(self.last, y.feats)))
@@ -194,24 +189,12 @@ class Denoiser(UNet):
         sigma_t = sigmas[t]
         return sigma_t if self.config.predicts == "displacement" else torch.ones_like(sigma_t)
 
-    def _scales(
-        self, voxels: Voxels, t: Int[Tensor, " B"], conds: tuple[Condition, ...]
-    ) -> dict[str, RowScale]:
-        """What the conditions multiply the features by, at each place. voxels: of the finest level."""
-        guides, times, scales = _Guides(conds), self._times(t), {}
-        levels = [voxels]
-        for _ in range(4):
-            levels.append(levels[-1].coarser)
-        for place, level, time in zip(PLACES, LEVELS, times, strict=True):
-            scales[place] = self._scale(place, levels[level], guides, time)
-        return scales
-
-    def _scale(self, place: str, voxels: Voxels, guides: _Guides, time: Float[Tensor, "B D"]) -> RowScale:
-        """What the conditions multiply the features of a level by. time: what the first layer makes of t."""
+    def _scale(self, place: str, voxels: Voxels, guides: _Guides, times: Mapping[str, Tensor]) -> RowScale:
+        """What the conditions multiply the features of a level by."""
         latents = [
             cond.latents[place] if cond.latents else self._latent(place, cond) for cond in guides.conds
         ]
-        hidden = _joined(latents) + gather(time, guides.batch)
+        hidden = _joined(latents) + gather(times[place], guides.batch)
         _, activation, last = self._layers(place)
         weight = with_repeating_rows(lambda rows: last(activation(rows)), hidden)
         return RowScale(weight, guides.rows(voxels))

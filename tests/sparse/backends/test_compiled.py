@@ -143,7 +143,7 @@ CASES = {
     "pairs listed": ("table_kernels", "_list_kernel", LISTS, {"BLOCK": 512}, False),
     "parents": ("table_kernels", "_parent_kernel", WAYS, {"BLOCK": 512}, False),
     "children": ("table_kernels", "_children_kernel", WAYS, {"BLOCK": 512}, False),
-    "means": ("means", "_means_kernel", MEANS, {"C": 3, "CS": 4, "SPARE": True, "BLOCK": 64}, False),
+    "means": ("means", "_means_kernel", MEANS, {"C": 6, "SPARE": True, "BLOCK": 256}, False),
     "levels: places": ("level_kernels", "_places_kernel", LEVELS, LEVELS_FORM, False),
     "levels: rows": ("level_kernels", "_rows_kernel", LEVELS, LEVELS_FORM, False),
     "levels: parents": ("level_kernels", "_parents_kernel", LEVELS, LEVELS_FORM, False),

@@ -100,23 +100,3 @@ def test_maps_that_were_sorted_together_leave_the_memory_with_their_voxels(devic
         assert table() is None
     finally:
         gc.enable()
-
-
-def test_launches_aside_are_part_of_the_recording(device):
-    """On a GPU they run beside the others, after what they need and before what needs them."""
-    from densescan.sparse.backends.branch import Branch
-    from densescan.sparse.backends.recording import Recording
-
-    def function(x):
-        first = x + 1
-        branch = Branch(x.device)
-        beside = first @ first
-        with branch.aside():
-            aside = [first * k for k in range(4)]
-        branch.join()
-        return beside + sum(aside)
-
-    recording = Recording(function)
-    for seed in range(3):
-        x = torch.randn(64, 64, generator=torch.Generator().manual_seed(seed)).to(device)
-        assert torch.equal(recording(x), function(x))

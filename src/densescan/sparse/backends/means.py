@@ -7,36 +7,33 @@ import triton.language as tl
 from jaxtyping import Float32
 from torch import Tensor
 
-from densescan.sparse.backends.launch import COMPILE, cdiv, on_device_of, power_of_two
+from densescan.sparse.backends.launch import COMPILE, cdiv, on_device_of
 from densescan.sparse.tensor import PointMap
 
-_BLOCK = 64
+_BLOCK = 256
 
 
 @triton.jit(do_not_specialize=["n_points", "n_voxels"], do_not_specialize_on_alignment=["present"])
 @no_type_check
 def _means_kernel(
     feats, order, begins, present, means, n_points, n_voxels,  # (P, C), (P,), (V,), (1,), (V, C)
-    C: tl.constexpr, CS: tl.constexpr, SPARE: tl.constexpr, BLOCK: tl.constexpr,
+    C: tl.constexpr, SPARE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """means[v] = mean of feats[order[p]] over p from begins[v] to begins[v + 1]. SPARE: for v below present[0] alone;
-    the others get 0. CS: C or more, a power of two."""
-    voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    channel = tl.arange(0, CS)
+    the others get 0."""
+    entry = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    voxel, channel = entry // C, entry % C
     begin = tl.load(begins + voxel, mask=voxel < n_voxels, other=n_points)
     end = tl.load(begins + voxel + 1, mask=voxel + 1 < n_voxels, other=n_points)
     if SPARE:
         end = tl.where(voxel < tl.load(present), end, begin)
-    total = tl.zeros((BLOCK, CS), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
     for i in range(tl.max(end - begin, axis=0).to(tl.int32)):
         held = begin + i < end
         point = tl.load(order + begin + i, mask=held, other=0)
-        there = held[:, None] & (channel < C)[None, :]
-        total += tl.load(feats + point[:, None] * C + channel[None, :], mask=there, other=0.0)
+        total += tl.load(feats + point * C + channel, mask=held, other=0.0)
     count = tl.maximum(end - begin, 1).to(tl.float32)
-    mean = tl.div_rn(total, count[:, None] + tl.zeros_like(total))
-    wanted = (voxel < n_voxels)[:, None] & (channel < C)[None, :]
-    tl.store(means + voxel[:, None] * C + channel[None, :], mean, mask=wanted)
+    tl.store(means + entry, tl.div_rn(total, count), mask=voxel < n_voxels)
 
 
 def means_of_points(feats: Float32[Tensor, "P C"], point_map: PointMap) -> Float32[Tensor, "V C"]:
@@ -46,9 +43,8 @@ def means_of_points(feats: Float32[Tensor, "P C"], point_map: PointMap) -> Float
     means = feats.new_empty(n_voxels, channels)
     if n_voxels:
         with on_device_of(feats):
-            _means_kernel[(cdiv(n_voxels, _BLOCK),)](
+            _means_kernel[(cdiv(n_voxels * channels, _BLOCK),)](
                 feats, point_map.order, point_map.offsets, feats if present is None else present, means,
-                n_points, n_voxels, C=channels, CS=power_of_two(channels), SPARE=present is not None,
-                BLOCK=_BLOCK, **COMPILE,
+                n_points, n_voxels, C=channels, SPARE=present is not None, BLOCK=_BLOCK, **COMPILE,
             )  # fmt: skip
     return means
