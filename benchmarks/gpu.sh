@@ -34,7 +34,7 @@ part forward 60 "$PYTHON" benchmarks/kernels.py --device cuda --points 180000 --
 part cuts 90 "$PYTHON" benchmarks/cuts.py --record "$OUT/cuts.json"
 part completion 240 "$PYTHON" benchmarks/completion_gpu.py --record "$OUT/completion.json"
 part training 80 "$PYTHON" benchmarks/training.py --stages teacher --width 1.0 --batch-size 2 --scan-points 18000 \
-    --truth-points 180000 --steps 3 --no-cpu --record "$OUT/training.json"
+    --truth-points 180000 --steps 24 --workers 4 --no-cpu --record "$OUT/training.json"
 
 if [ "${#FAILED[@]}" -gt 0 ]; then
     echo "failed: ${FAILED[*]}"
