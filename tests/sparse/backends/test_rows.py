@@ -18,7 +18,9 @@ def backend(device):
 def test_products_of_rows_that_mean_something_are_made(backend, draw, present):
     rows, kernel = draw(300, 40), draw(40, 24)
     out = torch.full((300, 24), 7.0, device=rows.device)
-    counts = torch.tensor([5, present, 9], device=rows.device)  # somewhere in a vector, as those of levels are
+    counts = torch.tensor(
+        [5, present, 9], device=rows.device
+    )  # somewhere in a vector, as those of levels are
     backend.convolve(rows, kernel[None], None, out=out, present=counts[1])
     assert torch.equal(out[:present], backend.pointwise(rows, kernel)[:present])
     whole_tiles = -(-present // backend.forward_blocks(rows, kernel[None], 300).rows)
