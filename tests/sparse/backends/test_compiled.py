@@ -18,18 +18,28 @@ from densescan.sparse.backends import farthest, kernels, level_kernels, means, n
 
 modules = (farthest, kernels, level_kernels, means, nearest, search, table_kernels)
 modules = {m.__name__.split(".")[-1]: m for m in modules}
-kernel = getattr(modules[sys.argv[1]], sys.argv[2])
-types, constants, options = (json.loads(text) for text in sys.argv[3:])
-signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
-constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names)
-           if types.get(name, "").startswith("*") or name in ("c_in", "c_out")}
-source = ASTSource(kernel, signature, constants, aligned)
-code = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-ptx = code.asm["ptx"]
 words = ("wgmma.mma_async", "cp.async.cg", ".local", "fma.")
-waits = re.findall(r"cp\\.async\\.wait_group\\s+(\\d+)", ptx)
-print(json.dumps({**{word: ptx.count(word) for word in words}, "ahead": max(map(int, waits), default=0)}))
+
+
+def compiled(module, name, types, constants, options):
+    kernel = getattr(modules[module], name)
+    signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names)
+               if types.get(name, "").startswith("*") or name in ("c_in", "c_out")}
+    source = ASTSource(kernel, signature, constants, aligned)
+    ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    waits = re.findall(r"cp\\.async\\.wait_group\\s+(\\d+)", ptx)
+    return {**{word: ptx.count(word) for word in words}, "ahead": max(map(int, waits), default=0)}
+
+
+found = {}
+for case, arguments in json.load(sys.stdin).items():
+    try:
+        found[case] = compiled(*arguments)
+    except Exception as error:
+        found[case] = f"{type(error).__name__}: {error}"
+print(json.dumps(found))
 """
 _BF16, _INT32, _INT64, _FLOAT32 = "*bf16", "*i32", "*i64", "*fp32"
 CONV = {
@@ -168,26 +178,46 @@ CASES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="needs Triton's compiler for NVIDIA")
-@pytest.mark.parametrize("case", CASES)
-def test_kernels_compile_for_hopper(case, tmp_path):
-    module, name, types, form, multiplies = CASES[case]
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """What was found in the code of every case, or how the compiler failed; in one process, for one takes a while."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path)
-    fused = module != "farthest"  # where each product is rounded, as on a processor
-    options = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": fused}
-    arguments = [json.dumps(x) for x in (types, form, options)]
+    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    cases = {
+        case: (
+            module,
+            name,
+            types,
+            form,
+            {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": fused(module)},
+        )
+        for case, (module, name, types, form, _) in CASES.items()
+    }
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, module, name, *arguments],
+        [sys.executable, "-c", SCRIPT],
+        input=json.dumps(cases),
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    counts = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def fused(module):
+    """Whether products and sums may be contracted; those of farthest points are rounded as on a processor."""
+    return module != "farthest"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Triton's compiler for NVIDIA")
+@pytest.mark.parametrize("case", CASES)
+def test_kernels_compile_for_hopper(case, compiled):
+    module, *_, multiplies = CASES[case]
+    counts = compiled[case]
+    assert isinstance(counts, dict), counts
     assert (counts["wgmma.mma_async"] > 0) == multiplies
     assert counts["ahead"] >= 2 * multiplies  # loads of two products run ahead of a third
     assert counts[".local"] == 0
-    assert fused or counts["fma."] == 0
+    assert fused(module) or counts["fma."] == 0
