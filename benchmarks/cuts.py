@@ -113,9 +113,8 @@ def device_seconds(run: Callable[[], object]) -> float:
 def measure(conv: Conv, times: int, table: NeighbourTable) -> dict[str, Any]:
     """Seconds of all cuts, those of the one that is used first."""
     run = case_of(conv, table)
-    feats = torch.empty(1, COPIES, conv.c_in, dtype=torch.bfloat16)
-    kernel = feats.new_empty(1, conv.c_in, conv.c_out)
-    used = forward_blocks(feats, kernel, COPIES * table.n_out)
+    kernel = torch.empty(1, conv.c_in, conv.c_out, dtype=torch.bfloat16)
+    used = forward_blocks(kernel, COPIES * table.n_out)
     seconds = {blocks: device_seconds(lambda b=blocks: run(b)) for blocks in (used, *cuts_for(conv))}
     pairs = int((table.rows >= 0).sum())
     return {

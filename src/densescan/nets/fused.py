@@ -105,14 +105,14 @@ class FusedResidual(nn.Module):
 
 
 class Cast(nn.Module):
-    """The same features in another type; of a sparse tensor or plain."""
+    """The same features in another type."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
 
-    def forward(self, x: SparseTensor | Tensor) -> SparseTensor | Tensor:
-        return x.to(self.dtype) if isinstance(x, Tensor) else x.with_feats(x.feats.to(self.dtype))
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return x.with_feats(x.feats.to(self.dtype))
 
 
 class Widened(nn.Module):

@@ -23,8 +23,8 @@ def test_products_of_rows_that_mean_something_are_made(backend, draw, present):
     )  # somewhere in a vector, as those of levels are
     backend.convolve(rows, kernel[None], None, out=out, present=counts[1])
     assert torch.equal(out[:present], backend.pointwise(rows, kernel)[:present])
-    whole_tiles = -(-present // backend.forward_blocks(rows, kernel[None], 300).rows)
-    first_spared = whole_tiles * backend.forward_blocks(rows, kernel[None], 300).rows
+    whole_tiles = -(-present // backend.forward_blocks(kernel[None], 300).rows)
+    first_spared = whole_tiles * backend.forward_blocks(kernel[None], 300).rows
     assert (out[first_spared:] == 7.0).all()
 
 

@@ -159,7 +159,7 @@ def convolve(
     _check(feats, kernel, table, out)
     copies = feats.shape[1:-1].numel()
     c_in, c_out = kernel.shape[1:]
-    blocks = blocks or forward_blocks(feats, kernel, copies * n_out, whole=epilogue.layer_eps is not None)
+    blocks = blocks or forward_blocks(kernel, copies * n_out, whole=epilogue.layer_eps is not None)
     together = math.gcd(copies, MOST_TOGETHER)
     if out is None:
         out = kernel.new_empty(n_out, *feats.shape[1:-1], c_out)
@@ -220,19 +220,18 @@ def kernel_gradient(
     return partial.sum(0).to(feats.dtype)
 
 
-def forward_blocks(feats: Tensor, kernel: Tensor, n_out: int, whole: bool = False) -> Blocks:
-    """Blocks of a convolution. whole: a program owns all output channels, which a layer norm needs.
+def forward_blocks(kernel: Tensor, n_out: int, whole: bool = False) -> Blocks:
+    """Blocks of a convolution. n_out: rows of the result, those of all copies. whole: a program owns all output
+    channels, which a layer norm needs.
 
     Those of reduced types are the fastest on an H200, or nearly, measured with two copies of the features (the guided
     and the unguided branch) at three noise levels; of float32, chosen on paper. A smaller scene gets smaller blocks, so
     that there are enough for 132 multiprocessors.
     """
     (c_in, c_out), wide = kernel.shape[1:], kernel.element_size() == 4
-    most = (
-        _power_of_two(c_out)
-        if whole
-        else min(256 if c_in > c_out and not wide else 128, _power_of_two(c_out))
-    )
+    most = _power_of_two(c_out)
+    if not whole:
+        most = min(most, 256 if c_in > c_out and not wide else 128)
     inner = min(32 if wide else 64, _power_of_two(c_in))
     rows = 64 if whole and most > 128 else 128
     if cdiv(n_out, rows) * cdiv(c_out, most) < 2 * _MULTIPROCESSORS:
