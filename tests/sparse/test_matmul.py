@@ -10,6 +10,7 @@ from densescan.sparse.matmul import (
     batch_limit,
     matmul,
     repeating,
+    repeating_size,
     row_blocks,
     with_repeating_rows,
 )
@@ -48,6 +49,14 @@ def test_sizes_that_repeat_are_few_and_little_larger():
     assert ((rounded >= counts) & (rounded - counts <= (counts // 8).clamp(min=FINEST_STEP))).all()
     assert len(rounded.unique()) < 150
     assert torch.equal(repeating(rounded), rounded)
+    assert [repeating_size(n) for n in range(20_000)] == rounded[:20_000].tolist()
+
+
+def test_coarser_sizes_are_fewer():
+    counts = range(1_000, 500_000, 7)
+    rounded = [repeating_size(n, halvings=2) for n in counts]
+    assert len(set(rounded)) < 40
+    assert all(n <= size <= 1.25 * n for n, size in zip(counts, rounded, strict=True))
 
 
 @pytest.mark.parametrize("shape", [(0, 8), (1, 8), (33, 8), (1_000, 8), (5, 2, 8)])
@@ -89,4 +98,4 @@ def test_blocks_cover_all_rows_and_overlap_little():
         sizes |= {block.stop - block.start for block in blocks if n >= 2 * FINEST_STEP}
     assert len(sizes) < 60
     assert max(sizes) == ROWS_AT_ONCE
-    assert all(size == int(repeating(torch.tensor(size))) for size in sizes)
+    assert all(size == repeating_size(size) for size in sizes)

@@ -52,6 +52,15 @@ def test_a_source_of_noise_goes_on_too() -> None:
     assert torch.equal(noise(LIKE), expected.normal("sampling", LIKE))
 
 
+def test_noise_drawn_ahead_is_the_same() -> None:
+    draws, expected = Draws(0, (1, 2, 3)), Draws(0, (1, 2, 3))
+    first = draws.normal_ahead("eps", LIKE)
+    with torch.inference_mode():
+        second = draws.normal_ahead("eps", LIKE)()
+    assert torch.equal(first(), expected.normal("eps", LIKE))
+    assert torch.equal(second, expected.normal("eps", LIKE))
+
+
 def test_the_noise_is_normal_and_the_numbers_even() -> None:
     draws = Draws(3, range(2_000))
     eps = draws.normal("eps", torch.zeros(2_000, 5, dtype=torch.float64))

@@ -90,6 +90,16 @@ def test_a_batch_left_out_counts_as_zero() -> None:
     assert figures == {"left_out": 0.5, "loss": 3.0, "grad_norm": pytest.approx(0.5 * 3**0.5)}
 
 
+def test_figures_may_be_tensors() -> None:
+    parameters, engine = make(a=1.0)
+    w = parameters["a"]
+    found = engine.update(
+        "a", [Loss(w.sum(), {"b": w.max(), "c": 1.0}), Loss(w.sum(), {"b": w.min(), "c": 2.0})]
+    )
+    assert found == {"b": 2.0, "c": 1.5, "loss": 6.0, "grad_norm": pytest.approx(3**0.5)}
+    assert all(type(value) is float for value in found.values())
+
+
 def test_where_all_is_left_out_no_step_is_taken() -> None:
     parameters, engine = make(LoopConfig(), a=1.0)
     engine.update("a", [Loss(parameters["a"].sum(), {})])

@@ -17,7 +17,7 @@ from densescan.sparse.backends import backend_of
 from densescan.sparse.chunks import Batch, Chunk
 from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.kernel_map import KernelMap
-from densescan.sparse.matmul import ROWS_AT_ONCE, batch_limit, matmul, repeating, row_blocks
+from densescan.sparse.matmul import ROWS_AT_ONCE, batch_limit, matmul, repeating_size, row_blocks
 from densescan.sparse.rows import RowScale
 from densescan.sparse.scratch import Scratch
 from densescan.sparse.tensor import PointMap
@@ -126,22 +126,23 @@ def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> 
             else:
                 shape = (batch.n_offsets, -1)
                 grad[batch.offsets] += matmul(block.unflatten(0, shape).mT, block_ends.unflatten(0, shape))
-    return grad.to(feats.dtype)
+    return grad
 
 
 def _padded_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Blocks of the rows of both, with zeros up to a size that repeats."""
     for block, other in zip(a.split(ROWS_AT_ONCE), b.split(ROWS_AT_ONCE), strict=True):
-        missing = int(repeating(torch.tensor(len(block)))) - len(block)
+        missing = repeating_size(len(block)) - len(block)
         yield F.pad(block, (0, 0, 0, missing)), F.pad(other, (0, 0, 0, missing))
 
 
 class _SparseConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, feats: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
-        ctx.save_for_backward(feats, kernel)
-        ctx.kernel_map = kernel_map
-        return _convolve(feats, kernel, kernel_map)
+        reduced = kernel.to(feats.dtype)
+        ctx.save_for_backward(feats, reduced)
+        ctx.kernel_map, ctx.kernel_dtype = kernel_map, kernel.dtype
+        return _convolve(feats, reduced, kernel_map)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -151,7 +152,7 @@ class _SparseConv(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_feats = _convolve(grad_out, kernel.transpose(1, 2), ctx.kernel_map.transposed)
         if ctx.needs_input_grad[1]:
-            grad_kernel = _kernel_gradient(feats, grad_out.contiguous(), ctx.kernel_map)
+            grad_kernel = _kernel_gradient(feats, grad_out.contiguous(), ctx.kernel_map).to(ctx.kernel_dtype)
         return grad_feats, grad_kernel, None
 
 
@@ -161,10 +162,11 @@ def sparse_conv(
     """Sparse convolution (a correlation, no bias): out[o] = sum_k feats[o + offset_k] @ kernel[k].
 
     One function serves the submanifold, the strided and the transposed convolution: they differ in their map alone.
-    Differentiable once, in `feats` and `kernel`. Under `torch.autocast` it multiplies in the reduced type, as dense
-    convolutions do; sums are kept in float32.
+    Differentiable once, in `feats` and `kernel`. It multiplies in the type of the features, under `torch.autocast` in
+    the reduced type, as dense convolutions do; sums are kept in float32, those of a kernel's gradient until they are
+    given in the type of the kernel.
     """
-    feats, kernel = _autocast(feats, kernel)
+    (feats,) = _autocast(feats)
     if backend_of(feats) == "triton":
         from densescan.sparse.backends import triton
 
@@ -172,13 +174,12 @@ def sparse_conv(
     return _SparseConv.apply(feats, kernel, kernel_map)  # type: ignore[no-any-return]
 
 
-def _autocast(feats: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in the reduced type, under `torch.autocast`."""
-    device = feats.device.type
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """All in the reduced type, under `torch.autocast`."""
+    device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
-        return feats, kernel
-    reduced = torch.get_autocast_dtype(device)
-    return feats.to(reduced), kernel.to(reduced)
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
 
 
 def finished_conv(

@@ -12,6 +12,7 @@ from densescan.sparse import onednn
 
 ROWS_AT_ONCE = 8_192  # of one matrix product, at most
 FINEST_STEP = 32  # rows of a matrix product are a multiple of this
+_HALVINGS_ON_GPU = 2  # four sizes an octave: the rows added take less time than a new shape does
 _WORTH = 1 << 20  # multiplications of a float32 product from which on oneDNN's longer start is made good
 # Multiplications of one of a batch of products up to which a batch is faster than one product after the other.
 _BATCHED_REDUCED, _BATCHED_FLOAT32 = 1 << 26, 1 << 23
@@ -56,6 +57,12 @@ def repeating(counts: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     return (counts + step - 1) // step * step
 
 
+def repeating_size(n: int, halvings: int = 4) -> int:
+    """As `repeating`, of one number. halvings: sizes between a power of two and the next are 2^halvings."""
+    step = FINEST_STEP if n < 16 * FINEST_STEP else max(2 * FINEST_STEP, 1 << n.bit_length() - 1 - halvings)
+    return -(-n // step) * step
+
+
 def row_blocks(n: int) -> Iterator[slice]:
     """All of n rows in blocks of a size that repeats, see `repeating`; the last one overlaps the one before.
 
@@ -73,9 +80,11 @@ def row_blocks(n: int) -> Iterator[slice]:
 def with_repeating_rows(
     function: Callable[[Tensor], Tensor], rows: Float[Tensor, "N *shape"]
 ) -> Float[Tensor, "N *result"]:
-    """function(rows), for a function of each row alone, computed on CPUs with zeros up to a size that repeats."""
+    """function(rows), for a function of each row alone, computed with zeros up to a size that repeats: on CPUs, and on
+    a GPU where a gradient is wanted, for cuBLAS looks for an algorithm for every new shape, backward too."""
     n = len(rows)
-    if rows.device.type != "cpu":
+    on_cpu = rows.device.type == "cpu"
+    if not (on_cpu or torch.is_grad_enabled()):
         return function(rows)
-    missing = int(repeating(torch.tensor(n))) - n
+    missing = repeating_size(n, 4 if on_cpu else _HALVINGS_ON_GPU) - n
     return function(F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, missing)))[:n]

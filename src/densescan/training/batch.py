@@ -40,8 +40,9 @@ class Loss(NamedTuple):
     total: Float[Tensor, ""] | None
     """The mean of the losses of its crops, with gradient. A crop that is left out counts as zero: divide by all of
     them, so that crops weigh the same in every batch and process. None: all are left out."""
-    figures: Mapping[str, float]
-    """Means over the batch; the same names in every batch and process."""
+    figures: Mapping[str, float | Tensor]
+    """Means over the batch; the same names in every batch and process. Tensors are read when all gradients are there,
+    so that no loss waits for the GPU."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Random numbers of training: each crop has its own, whichever batch, process or run it is drawn in."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -9,6 +10,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from densescan.diffusion.samplers.interface import NoiseFn
+
+_DRAWING = ThreadPoolExecutor(1, "densescan draws")
 
 
 class Draws:
@@ -37,9 +40,21 @@ class Draws:
 
     def normal(self, purpose: str, like: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
         """Standard normal noise of the shape, dtype and device of `like`, whose first axis is the batch."""
-        streams = zip(self._streams, like, strict=True)
-        drawn = [torch.randn(part.shape, generator=s.of(purpose), dtype=like.dtype) for s, part in streams]
-        return torch.stack(drawn).to(like.device)
+        return self.normal_ahead(purpose, like)()
+
+    def normal_ahead(
+        self, purpose: str, like: Float[Tensor, "B *shape"]
+    ) -> Callable[[], Float[Tensor, "B *shape"]]:
+        """The same, to be called for: a thread draws it from now on, while the host gets a network's launches ready."""
+
+        def draw() -> Tensor:
+            drawn = torch.empty(like.shape, dtype=like.dtype, pin_memory=like.is_cuda)
+            for stream, part in zip(self._streams, drawn, strict=True):
+                torch.randn(part.shape, generator=stream.of(purpose), dtype=like.dtype, out=part)
+            return drawn
+
+        drawing = _DRAWING.submit(draw)
+        return lambda: drawing.result().to(like.device, non_blocking=True)
 
     def integers(self, purpose: str, end: int, start: int = 0) -> Int64[Tensor, " B"]:
         """A whole number in [start, end) for each crop, on the CPU."""

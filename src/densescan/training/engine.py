@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from densescan.training.batch import Loss, mean_figures
 from densescan.training.batch_norm import Statistics
@@ -45,8 +46,9 @@ class Engine:
         self.step = 0
         """Steps done before the present one; the loop counts."""
         kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.SGD
+        on_gpu = processes.device.type == "cuda"  # where a launch for all parameters takes the host less time
         self.optimisers: dict[str, torch.optim.Optimizer] = {
-            name: kind(part.parameters, lr=config.lr) for name, part in trained.items()
+            name: kind(part.parameters, lr=config.lr, fused=on_gpu) for name, part in trained.items()
         }
 
     @property
@@ -73,20 +75,20 @@ class Engine:
         Raises: FloatingPointError: the loss or its gradient is not finite, in all processes alike; no weight has
             changed.
         """
-        parameters = self.trained[name].parameters
+        (group,) = self.optimisers[name].param_groups
+        parameters = group["params"]
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
-        rows = [_backward(loss, parameters) for loss in self._computed(losses)]
-        figures = self._mean(rows)
-        learnt = figures.pop("learnt")
+        found = [_backward(loss, parameters) for loss in self._computed(losses)]
+        total_norm = self._average_gradient(parameters, len(found) * self.processes.count)
+        *rows, last = _read([*found, {"grad_norm": total_norm}])
+        figures, norm = self._mean(rows), last["grad_norm"]
         _check_finite(f"loss of the {name}", figures["loss"])
-        if learnt == 0:
+        if figures.pop("learnt") == 0:
             return {**figures, "grad_norm": 0.0}
-        norm = self._average_gradient(parameters, len(rows) * self.processes.count)
         _check_finite(f"norm of the gradient of the {name}", norm)
         _scale(parameters, min(1.0, self.config.clip / (norm + 1e-6)))
-        for group in self.optimisers[name].param_groups:
-            group["lr"] = learning_rate(self.step, self.config) * self.trained[name].lr_factor
+        group["lr"] = learning_rate(self.step, self.config) * self.trained[name].lr_factor
         self.optimisers[name].step()
         return {**figures, "grad_norm": norm}
 
@@ -105,21 +107,32 @@ class Engine:
         totals = self.processes.sum_figures(mean_figures(rows))
         return {name: total / self.processes.count for name, total in totals.items()}
 
-    def _average_gradient(self, parameters: list[nn.Parameter], parts: int) -> float:
+    def _average_gradient(self, parameters: list[nn.Parameter], parts: int) -> Float[Tensor, ""]:
         """Replace the gradients, sums over this process's batches, by the mean over all `parts`; return its norm."""
         own = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         flat = self.processes.sum(torch.cat([gradient.flatten() for gradient in own])) / parts
         for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = gradient.view_as(parameter)
-        return float(torch.linalg.vector_norm(flat).item())
+        norm: Tensor = torch.linalg.vector_norm(flat)
+        return norm
 
 
-def _backward(loss: Loss, parameters: list[nn.Parameter]) -> dict[str, float]:
+def _backward(loss: Loss, parameters: list[nn.Parameter]) -> dict[str, float | Tensor]:
     """Add the gradient to those of the parameters, and give the figures with the loss among them."""
     if loss.total is None:
         return {**loss.figures, "loss": 0.0, "learnt": 0.0}
     loss.total.backward(inputs=parameters)  # type: ignore[no-untyped-call]
-    return {**loss.figures, "loss": loss.total.item(), "learnt": 1.0}
+    return {**loss.figures, "loss": loss.total.detach(), "learnt": 1.0}
+
+
+def _read(rows: list[dict[str, float | Tensor]]) -> list[dict[str, float]]:
+    """The figures as numbers, all at once: to wait for a GPU anywhere before would leave it idle afterwards."""
+    tensors = [value for row in rows for value in row.values() if isinstance(value, Tensor)]
+    numbers = iter(torch.stack(tensors).tolist() if tensors else [])
+    return [
+        {name: next(numbers) if isinstance(value, Tensor) else value for name, value in row.items()}
+        for row in rows
+    ]
 
 
 def _scale(parameters: list[nn.Parameter], factor: float) -> None:

@@ -87,14 +87,15 @@ class TeacherStage:
         """The denoising loss at one random t a crop."""
         x_0, draws = batch.crop.truth, batch.draws
         t = draws.integers("t", self.schedule.T).to(x_0.device)
-        eps = draws.normal("eps", x_0)
-        dropped = (draws.uniform("uncond") < self.config.uncond_prob).to(x_0.device)
+        drawn = draws.normal_ahead("eps", x_0)
+        dropped = draws.uniform("uncond") < self.config.uncond_prob
         cond = self.encoder(batch.crop.scan)
         if dropped.any():
-            cond = drop_condition(cond, self._null_condition(), dropped)
+            cond = drop_condition(cond, self._null_condition(), dropped.to(x_0.device))
+        eps = drawn()
         eps_hat = self.denoiser(add_noise(x_0, t, eps, self.schedule), t, cond)
         total, mse, prior = self._mean_loss(eps_hat, eps, self.denoiser.error_scale(t))
-        return Loss(total, {"mse": mse.item(), "prior": prior.item()})
+        return Loss(total, {"mse": mse.detach(), "prior": prior.detach()})
 
     def _mean_loss(self, eps_hat: Tensor, eps: Tensor, scale: Tensor) -> Tensor:
         """Total, mse and prior: of each crop alone, then their mean."""

@@ -92,7 +92,7 @@ NEAREST_FORM = {"BITS": 16, "OFFSET": 1 << 15, "FREE": 1 << 62, "BLOCK_Q": 64, "
 CODES = {"rows": _INT32, "weights": _INT32, "code": _INT32, "n": "i32", "tag": "i32"}
 TILES = {"rows": _INT32, "offsets": _INT32, "counts": _INT32, "n": "i32", "n_tiles": "i32"}
 PERMUTED = {"rows": _INT32, "order": _INT64, "ordered": _INT32, "own": _INT32, "n": "i32", "begin": "i32"}
-LISTS = {**dict.fromkeys(("rows", "counts", "ends", "in_rows", "out_rows"), _INT32), "n": "i32"}
+LISTS = {**dict.fromkeys(("rows", "counts", "ends", "in_rows", "out_rows", "begins"), _INT32), "n": "i32"}
 WAYS = {"parent": _INT64, "slot": _INT64, "rows": _INT32, "n": "i32", "n_coarse": "i32"}
 MEANS = {
     **{"feats": _FLOAT32, "means": _FLOAT32, "n_points": "i32", "n_voxels": "i32"},

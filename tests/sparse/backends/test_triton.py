@@ -95,6 +95,19 @@ def test_kernels_agree_in_reduced_precision(backend, case, layer, dtype):
     assert_near(found, reference(feats, kernel, kernel_map), TOLERANCE[dtype])
 
 
+@every_layer
+def test_a_wider_kernel_is_rounded_and_its_gradient_is_not(backend, case, layer):
+    kernel_map, feats, kernel = case(layer, c_in=40, c_out=24)
+    reduced = [x.detach().bfloat16().requires_grad_() for x in (feats, kernel)]
+    wide = reduced[1].detach().float().requires_grad_()
+    found = results(backend.sparse_conv, reduced[0], wide, kernel_map)
+    expected = results(backend.sparse_conv, *reduced, kernel_map)
+    assert [x.dtype for x in found] == [torch.bfloat16, torch.bfloat16, torch.float32]
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[2].bfloat16(), expected[2])
+    assert not torch.equal(found[2], expected[2].float())
+
+
 def test_tf32_is_used_where_it_is_allowed(backend, case, device):
     kernel_map, feats, kernel = case("strided", c_in=32, c_out=32)
     before = torch.get_float32_matmul_precision()

@@ -55,6 +55,8 @@ class NeighbourTable:
     rows: Int32[Tensor, "K V_out"]
     order: Int[Tensor, " V_out"]
     n_in: int
+    _unsorted: Int32[Tensor, "K V_out"] | None = field(default=None, repr=False, compare=False)
+    """The same with column p for output row p, kept where a gradient may be wanted, for `pairs`."""
     _tiles: dict[int, Tiles] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -71,7 +73,8 @@ class NeighbourTable:
             order, begin = _common_order(some), 0
             for rows in some:
                 end = begin + rows.shape[1]
-                found.append(cls(*_permuted(rows, order[begin:end], begin), n_in[len(found)]))
+                kept = rows if torch.is_grad_enabled() else None
+                found.append(cls(*_permuted(rows, order[begin:end], begin), n_in[len(found)], kept))
                 begin = end
         return found
 
@@ -107,8 +110,10 @@ class NeighbourTable:
     @cached_property
     def pairs(self) -> OffsetPairs:
         """The same pairs as a list, output rows ascending."""
-        rows = torch.empty_like(self.rows)
-        rows[:, self.order.long()] = self.rows
+        rows = self._unsorted
+        if rows is None:
+            rows = torch.empty_like(self.rows)
+            rows[:, self.order.long()] = self.rows
         if backend_of(rows) == "triton":
             from densescan.sparse.backends import table_kernels
 

@@ -118,14 +118,18 @@ def _count_kernel(
 @triton.jit(do_not_specialize=["n"])
 @no_type_check
 def _list_kernel(
-    rows, ends, in_rows, out_rows, n,  # (K, n), (K, blocks), (K n,), (K n,) int32
+    rows, ends, in_rows, out_rows, begins, n,  # (K, n), (K, blocks), (K n,), (K n,), (K + 1,) int32
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Entries that are not missing, one after the other, and their columns. ends: running sums of `_count_kernel`."""
-    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    row = tl.load(rows + tl.program_id(1) * n + column, mask=column < n, other=-1)
+    """Entries that are not missing, one after the other, and their columns. ends: running sums of `_count_kernel`;
+    those of each row's last block are begins[k + 1]."""
+    block, k = tl.program_id(0), tl.program_id(1)
+    column = block * BLOCK + tl.arange(0, BLOCK)
+    row = tl.load(rows + k * n + column, mask=column < n, other=-1)
     there = (row >= 0).to(tl.int32)
-    end = tl.load(ends + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0))
+    end = tl.load(ends + k * tl.num_programs(0) + block)
+    tl.store(begins + k + 1, end, mask=block == tl.num_programs(0) - 1)
+    tl.store(begins, 0, mask=block + k == 0)
     place = end - tl.sum(there, axis=0) + tl.cumsum(there, axis=0) - 1
     tl.store(in_rows + place, row, mask=row >= 0)
     tl.store(out_rows + place, column, mask=row >= 0)
@@ -207,13 +211,12 @@ def listed(
     """As `table.listed_by_torch`; what follows the last pair is anything."""
     n_offsets, n = rows.shape
     in_rows, out_rows = rows.new_empty(n_offsets * n), rows.new_empty(n_offsets * n)
-    begins = rows.new_zeros(n_offsets + 1)
-    blocks = cdiv(n, _BLOCK)
-    if n:
+    if not n:
+        return in_rows, out_rows, rows.new_zeros(n_offsets + 1)
+    begins, blocks = rows.new_empty(n_offsets + 1), cdiv(n, _BLOCK)
+    with on_device_of(rows):
         counts = rows.new_empty(n_offsets, blocks)
-        with on_device_of(rows):
-            _count_kernel[(blocks, n_offsets)](rows, counts, n, BLOCK=_BLOCK, **COMPILE)
-            ends = counts.flatten().cumsum(0, dtype=torch.int32)
-            _list_kernel[(blocks, n_offsets)](rows, ends, in_rows, out_rows, n, BLOCK=_BLOCK, **COMPILE)
-        begins[1:] = ends[blocks - 1 :: blocks]
+        _count_kernel[(blocks, n_offsets)](rows, counts, n, BLOCK=_BLOCK, **COMPILE)
+        ends = counts.flatten().cumsum(0, dtype=torch.int32)
+        _list_kernel[(blocks, n_offsets)](rows, ends, in_rows, out_rows, begins, n, BLOCK=_BLOCK, **COMPILE)
     return in_rows, out_rows, begins

@@ -47,9 +47,10 @@ class Blocks:
 class _SparseConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, feats: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
-        ctx.save_for_backward(feats, kernel)
-        ctx.kernel_map = kernel_map
-        return convolve(feats, kernel, table_of(kernel_map))
+        reduced = kernel.to(feats.dtype)
+        ctx.save_for_backward(feats, reduced)
+        ctx.kernel_map, ctx.kernel_dtype = kernel_map, kernel.dtype
+        return convolve(feats, reduced, table_of(kernel_map))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -59,7 +60,7 @@ class _SparseConv(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_feats = _adjoint(grad_out, kernel.transpose(1, 2), ctx.kernel_map)
         if ctx.needs_input_grad[1]:
-            grad_kernel = kernel_gradient(feats, grad_out, table_of(ctx.kernel_map))
+            grad_kernel = kernel_gradient(feats, grad_out, table_of(ctx.kernel_map)).to(ctx.kernel_dtype)
         return grad_feats, grad_kernel, None
 
 
@@ -73,7 +74,7 @@ def _adjoint(grad_out: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
 def sparse_conv(
     feats: Float[Tensor, "V_in *G C_in"], kernel: Float[Tensor, "K C_in C_out"], kernel_map: KernelMap
 ) -> Float[Tensor, "V_out *G C_out"]:
-    """As `sparse.functional.sparse_conv`, on features and kernel of one type: bfloat16, float16 or float32.
+    """As `sparse.functional.sparse_conv`, on features in bfloat16, float16 or float32.
 
     Sums are kept in float32. float32 is multiplied as torch.get_float32_matmul_precision says: `highest` in float32,
     otherwise in TF32.
@@ -196,7 +197,7 @@ def convolve(
 def kernel_gradient(
     feats: Tensor, grad_out: Tensor, table: NeighbourTable, blocks: Blocks | None = None
 ) -> Float[Tensor, "K C_in C_out"]:
-    """grad_kernel[k] = sum over pairs (i, o) of feats[i]^T grad_out[o], summed in float32."""
+    """grad_kernel[k] = sum over pairs (i, o) of feats[i]^T grad_out[o], in float32."""
     if feats.ndim > 2:
         copies = zip(feats.unbind(1), grad_out.unbind(1), strict=True)
         return torch.stack([kernel_gradient(*copy, table, blocks) for copy in copies]).sum(0)
@@ -217,7 +218,7 @@ def kernel_gradient(
             PRECISION=precision(), WIDEN=INTERPRETED,
             num_warps=blocks.warps, num_stages=blocks.stages, **COMPILE,
         )  # fmt: skip
-    return partial.sum(0).to(feats.dtype)
+    return partial.sum(0)
 
 
 def forward_blocks(kernel: Tensor, n_out: int, whole: bool = False) -> Blocks:
