@@ -25,7 +25,7 @@ def nearest_voxel(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
     table, and may match across the batch where coordinates are mostly negative; both depend on chance.
     """
     if backend_of(queries.keys) == "triton":
-        from densescan.sparse.backends.search import nearest_rows
+        from densescan.sparse.backends.levels import nearest_rows
 
         found = nearest_rows(queries, targets)
         if (

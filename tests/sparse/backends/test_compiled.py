@@ -14,9 +14,10 @@ import json, re, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from densescan.sparse.backends import farthest, kernels, level_kernels, means, nearest, search, table_kernels
+from densescan.sparse.backends import candidates, farthest, kernels, level_kernels, means, nearest, search
+from densescan.sparse.backends import table_kernels
 
-modules = (farthest, kernels, level_kernels, means, nearest, search, table_kernels)
+modules = (candidates, farthest, kernels, level_kernels, means, nearest, search, table_kernels)
 modules = {m.__name__.split(".")[-1]: m for m in modules}
 words = ("wgmma.mma_async", "cp.async.cg", ".local", "fma.")
 
@@ -89,6 +90,15 @@ NEAREST = {
     **dict.fromkeys(("n_queries", "n_targets", "halvings", "query_stride", "target_stride"), "i32"),
 }
 NEAREST_FORM = {"BITS": 16, "OFFSET": 1 << 15, "FREE": 1 << 62, "BLOCK_Q": 64, "BLOCK_T": 32}
+CANDIDATES = {
+    **dict.fromkeys(("keys", "cells", "targets", "rows"), _INT64),
+    **{"lists": _INT32, "counts": _INT32},
+    **dict.fromkeys(("n", "n_cells", "n_targets", "halvings", "stride"), "i32"),
+}
+CANDIDATES_FORM = {
+    **{"LEVELS": 5, "BITS": 16, "OFFSET": 1 << 15, "FREE": 1 << 62},
+    **{"MOST": 96, "BLOCK_Q": 32, "BLOCK_C": 16},
+}
 CODES = {"rows": _INT32, "weights": _INT32, "code": _INT32, "n": "i32", "tag": "i32"}
 TILES = {"rows": _INT32, "offsets": _INT32, "counts": _INT32, "n": "i32", "n_tiles": "i32"}
 PERMUTED = {"rows": _INT32, "order": _INT64, "ordered": _INT32, "own": _INT32, "n": "i32", "begin": "i32"}
@@ -102,7 +112,7 @@ LEVELS = {
     **dict.fromkeys(
         ("coords", "keys", "places", "order", "ranks", "levels", "rows", "firsts", "begins"), _INT64
     ),
-    **dict.fromkeys(("limits", "parents", "slots"), _INT64),
+    **dict.fromkeys(("limits", "parents", "slots", "cells"), _INT64),
     **{"fit": "*i8", "n": "i32"},
 }
 LEVELS_FORM = {
@@ -158,6 +168,14 @@ CASES = {
     "levels: rows": ("level_kernels", "_rows_kernel", LEVELS, LEVELS_FORM, False),
     "levels: parents": ("level_kernels", "_parents_kernel", LEVELS, LEVELS_FORM, False),
     "nearest": ("search", "_nearest_kernel", NEAREST, NEAREST_FORM, False),
+    "candidates": ("candidates", "_candidates_kernel", CANDIDATES, {**CANDIDATES_FORM, "BLOCK_T": 32}, False),
+    "nearest of candidates": (
+        "candidates",
+        "_among_kernel",
+        CANDIDATES,
+        {**CANDIDATES_FORM, "BLOCK_T": 16},
+        False,
+    ),
     "farthest: approach": (
         "farthest",
         "_approach_kernel",

@@ -80,11 +80,13 @@ def _rows_kernel(
 @triton.jit(do_not_specialize=["n"])
 @no_type_check
 def _parents_kernel(
-    levels, rows, firsts, limits, parents, slots, n,  # (L, P), (L, P), (L, P), (L,), (L - 1, P), (L - 1, P) int64
-    BITS: tl.constexpr, FREE: tl.constexpr, BLOCK: tl.constexpr,
+    levels, rows, firsts, limits,  # (L, P), (L, P), (L, P), (L,) int64
+    parents, slots, cells, n,  # (L - 1, P) int64
+    LEVELS: tl.constexpr, BITS: tl.constexpr, FREE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """parents[i, v] = row at level i + 1 of the voxel that holds voxel v of level i, or -1 where there is no voxel or
-    the row is not below limits[i + 1]; slots[i, v] = the corner that it fills there, x + 2 y + 4 z."""
+    the row is not below limits[i + 1]; slots[i, v] = the corner that it fills there, x + 2 y + 4 z. cells[i, v] = row
+    at the coarsest level of the voxel that holds it, 0 where there is no voxel."""
     level = tl.program_id(1)
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = voxel < n
@@ -93,6 +95,7 @@ def _parents_kernel(
     there = inside & (key < FREE)
     point = tl.load(firsts + here, mask=there, other=0)
     parent = tl.load(rows + (level + 1) * n + point, mask=there, other=0)
+    tl.store(cells + here, tl.load(rows + (LEVELS - 1) * n + point, mask=there, other=0), mask=inside)
     held = there & (parent < tl.load(limits + level + 1))
     tl.store(parents + here, tl.where(held, parent, -1), mask=inside)
     slot = ((key >> 2 * BITS) & 1) + 2 * ((key >> BITS) & 1) + 4 * (key & 1)
@@ -149,15 +152,25 @@ def rows_of_levels(keys: Int[Tensor, "L P"], order: Int[Tensor, " LP"], new: Boo
     return rows
 
 
-def parents_of_levels(rows: Rows, limits: Int[Tensor, " L"]) -> tuple[Int[Tensor, "M P"], Int[Tensor, "M P"]]:
-    """Rows of the voxels that hold those of each level but the last, -1 where there is none below the limit of its
-    level; and the corners that are filled there."""
+class Ways(NamedTuple):
+    """From the voxels of each level but the last to those that hold them."""
+
+    parents: Int[Tensor, "M P"]
+    """Rows at the next level; -1 where there is none below the limit of that level."""
+    slots: Int[Tensor, "M P"]
+    """The corners that are filled there."""
+    cells: Int[Tensor, "M P"]
+    """Rows at the last level, whatever its limit."""
+
+
+def ways_between_levels(rows: Rows, limits: Int[Tensor, " L"]) -> Ways:
+    """limits: rows that each level has place for."""
     n = rows.levels.shape[1]
-    parents, slots = torch.empty_like(rows.levels[1:]), torch.empty_like(rows.levels[1:])
+    ways = Ways(*(torch.empty_like(rows.levels[1:]) for _ in range(3)))
     if n:
         with on_device_of(limits):
             _parents_kernel[(cdiv(n, _BLOCK), LEVELS - 1)](
-                rows.levels, rows.of_points, rows.firsts, limits, parents, slots, n,
-                BITS=AXIS_BITS, FREE=FIRST_FREE, BLOCK=_BLOCK, **COMPILE,
+                rows.levels, rows.of_points, rows.firsts, limits, *ways, n,
+                LEVELS=LEVELS, BITS=AXIS_BITS, FREE=FIRST_FREE, BLOCK=_BLOCK, **COMPILE,
             )  # fmt: skip
-    return parents, slots
+    return ways

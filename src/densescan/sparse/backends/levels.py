@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from densescan.sparse.backends.level_kernels import parents_of_levels, places, rows_of_levels
+from densescan.sparse.backends import search
+from densescan.sparse.backends.candidates import Nested
+from densescan.sparse.backends.level_kernels import Ways, places, rows_of_levels, ways_between_levels
 from densescan.sparse.backends.room import FIRST_FREE, current
 from densescan.sparse.backends.table_map import TableMap, sort_together, strided_map, submanifold_map
 from densescan.sparse.keys import AXIS_BITS, pack
@@ -16,6 +18,9 @@ from densescan.sparse.tensor import PointMap, Voxels
 
 class DeviceVoxels(Voxels):
     """A level whose 3x3x3 map is a table found on the device."""
+
+    nested: Nested
+    """All levels of its scene, itself among them."""
 
     @cached_property
     def batch(self) -> Int[Tensor, " V"]:
@@ -47,22 +52,32 @@ def voxelise(coords: Int[Tensor, "P 4"]) -> PointMap:
     else:
         room.note(counts, (fit != 0).all() if room.absent else (fit == 1).all())
         sizes = list(room.sizes) or [size + 1 for size in counts.tolist()]
-    parents, slots = parents_of_levels(rows, counts if room is None else room.limits)
+    ways = ways_between_levels(rows, counts if room is None else room.limits)
     levels = [
         DeviceVoxels(keys[:size], 1 << i, present)
         for i, (keys, size, present) in enumerate(zip(rows.levels, sizes, counts, strict=True))
     ]
-    voxels = _link(levels, parents, slots)
+    voxels = _link(levels, ways, Nested(rows.levels, ways.cells, len(levels[-1])))
     return PointMap(voxels, rows.of_points[0], order[: len(coords)], rows.begins[: len(voxels)])
 
 
-def _link(voxels: "list[DeviceVoxels]", parents: Int[Tensor, "M P"], slots: Int[Tensor, "M P"]) -> Voxels:
+def nearest_rows(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
+    """As `search.nearest_rows`; for targets as coarse as the coarsest level of the queries' scene, all its levels are
+    searched together."""
+    if isinstance(queries, DeviceVoxels) and targets.stride == Nested.STRIDE:
+        return queries.nested.nearest_rows(targets)[queries.stride.bit_length() - 1, : len(queries)]
+    return search.nearest_rows(queries, targets)
+
+
+def _link(voxels: "list[DeviceVoxels]", ways: Ways, nested: Nested) -> Voxels:
     """Give levels from fine to coarse their ways to the next."""
-    ways = []
-    for fine, coarse, parent, slot in zip(voxels[:-1], voxels[1:], parents, slots, strict=True):
-        ways.append(strided_map(parent[: len(fine)], slot[: len(fine)], len(coarse)))
-        vars(fine)["_coarsening"] = (coarse, ways[-1])
+    maps = []
+    for fine, coarse, parent, slot in zip(voxels[:-1], voxels[1:], ways.parents, ways.slots, strict=True):
+        maps.append(strided_map(parent[: len(fine)], slot[: len(fine)], len(coarse)))
+        vars(fine)["_coarsening"] = (coarse, maps[-1])
+    for level in voxels:
+        level.nested = nested
     sort_together(
-        [level.submanifold for level in voxels] + [m for way in ways for m in (way, way.transposed)]
+        [level.submanifold for level in voxels] + [m for way in maps for m in (way, way.transposed)]
     )
     return voxels[0]

@@ -23,7 +23,7 @@ MAX_TARGETS = 1 << 24  # a row number takes the lower bits of a 64-bit number, a
 
 @triton.jit
 @no_type_check
-def _first_not_below(keys, wanted, n, halvings):
+def first_not_below(keys, wanted, n, halvings):
     """The row of the first of n sorted keys that is not below each wanted one, or n; halvings: n.bit_length()."""
     low = (wanted * 0).to(tl.int32)
     high = low + n
@@ -53,7 +53,7 @@ def _neighbour_kernel(
     key = tl.load(keys + voxel, mask=inside, other=0)
     known = key < FREE
     target = key + step - 1
-    low = _first_not_below(keys, target, n, halvings)
+    low = first_not_below(keys, target, n, halvings)
     for dz in range(3):  # voxels that follow each other along z have keys that do
         hit = known & (low < n) & (tl.load(keys + low, mask=low < n, other=0) == target)
         tl.store(rows + (column + 9 * dz) * n + voxel, tl.where(hit, low, -1), mask=inside)
@@ -63,7 +63,7 @@ def _neighbour_kernel(
 
 @triton.jit
 @no_type_check
-def _coordinate(key, axis: tl.constexpr, stride, BITS: tl.constexpr, OFFSET: tl.constexpr):
+def coordinate(key, axis: tl.constexpr, stride, BITS: tl.constexpr, OFFSET: tl.constexpr):
     """x (axis 2), y (1) or z (0) of a key, in units of the finest level."""
     return (((key >> axis * BITS) & ((1 << BITS) - 1)).to(tl.int32) - OFFSET) * stride
 
@@ -78,11 +78,64 @@ def _nearer(
     target = first + tl.arange(0, BLOCK)
     known = (target[None, :] >= begin[:, None]) & (target[None, :] < end[:, None])
     key = tl.load(targets + target, mask=(target >= 0) & (target < tl.max(end, axis=0)), other=0)
-    dx = (x[:, None] - _coordinate(key, 2, stride, BITS, OFFSET)[None, :]).to(tl.int64)
-    dy = (y[:, None] - _coordinate(key, 1, stride, BITS, OFFSET)[None, :]).to(tl.int64)
-    dz = (z[:, None] - _coordinate(key, 0, stride, BITS, OFFSET)[None, :]).to(tl.int64)
+    dx = (x[:, None] - coordinate(key, 2, stride, BITS, OFFSET)[None, :]).to(tl.int64)
+    dy = (y[:, None] - coordinate(key, 1, stride, BITS, OFFSET)[None, :]).to(tl.int64)
+    dz = (z[:, None] - coordinate(key, 0, stride, BITS, OFFSET)[None, :]).to(tl.int64)
     ranked = ((dx * dx + dy * dy + dz * dz) << 24) + target[None, :]
     return tl.minimum(best, tl.min(tl.where(known, ranked, 0x7FFFFFFFFFFFFFFF), axis=1))
+
+
+@triton.jit
+@no_type_check
+def swept(
+    key, targets, n_targets, halvings, query_stride, target_stride,
+    BITS: tl.constexpr, OFFSET: tl.constexpr, FREE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """2^24 times squared distance plus row of the target nearest to each of the keys, the largest number if there is
+    none; of keys from FREE on, any number.
+
+    The keys, which ascend, lie in a slice along x, as do consecutive targets: it goes from that slice outwards, until
+    the distance along x alone exceeds all that it has found. Of keys of several clouds it looks at all targets.
+    """
+    least = tl.min(key, axis=0)
+    key = tl.where(key < FREE, key, least)  # the first one again
+    # The targets in the cloud of each query, and the first of them at its x or beyond:
+    cloud = key >> 3 * BITS << 3 * BITS
+    x_from_0 = ((key >> 2 * BITS) & ((1 << BITS) - 1)) * query_stride  # never negative: division rounds down
+    slab = x_from_0 // target_stride - OFFSET * query_stride // target_stride + OFFSET
+    begin = first_not_below(targets, cloud, n_targets, halvings)
+    first = first_not_below(targets, cloud + (slab << 2 * BITS), n_targets, halvings)
+    end = first_not_below(targets, cloud + (1 << 3 * BITS), n_targets, halvings)
+    low, high, start = tl.min(begin, axis=0), tl.max(end, axis=0), tl.min(first, axis=0)
+    mixed = tl.max(begin, axis=0) > low
+    x = coordinate(key, 2, query_stride, BITS, OFFSET)
+    y = coordinate(key, 1, query_stride, BITS, OFFSET)
+    z = coordinate(key, 0, query_stride, BITS, OFFSET)
+    best = tl.full((BLOCK_Q,), 0x7FFFFFFFFFFFFFFF, tl.int64)
+    row, near = start, least < FREE
+    while (row < high) & near:
+        best = _nearer(best, x, y, z, begin, end, targets, row, target_stride, BITS, OFFSET, BLOCK_T)
+        row += BLOCK_T
+        ahead = coordinate(tl.load(targets + row, mask=row < high, other=0), 2, target_stride, BITS, OFFSET)
+        gap = tl.maximum(ahead - tl.max(x, axis=0), 0).to(tl.int64)
+        near = mixed | (gap * gap <= (tl.max(best, axis=0) >> 24))
+    row, near = start, least < FREE
+    while (row > low) & near:
+        row -= BLOCK_T
+        best = _nearer(best, x, y, z, begin, end, targets, row, target_stride, BITS, OFFSET, BLOCK_T)
+        behind = coordinate(
+            tl.load(targets + row - 1, mask=row > low, other=0), 2, target_stride, BITS, OFFSET
+        )
+        gap = tl.maximum(tl.min(x, axis=0) - behind, 0).to(tl.int64)
+        near = mixed | (gap * gap <= (tl.max(best, axis=0) >> 24))
+    return best
+
+
+@triton.jit
+@no_type_check
+def row_of(best):
+    """The row of what `swept` found, or -1."""
+    return tl.where(best == 0x7FFFFFFFFFFFFFFF, -1, best & ((1 << 24) - 1))
 
 
 @triton.jit
@@ -91,47 +144,14 @@ def _nearest_kernel(
     queries, targets, rows, n_queries, n_targets, halvings, query_stride, target_stride,
     BITS: tl.constexpr, OFFSET: tl.constexpr, FREE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """rows[q] = the nearest target of query q, the first of equally near ones, or -1; of keys from FREE on, any number.
-
-    Queries of a program lie in a slice along x, as do consecutive targets: it goes from that slice outwards, until the
-    distance along x alone exceeds all that it has found. Programs with queries of several clouds look at all targets.
-    """
-    far = 0x7FFFFFFFFFFFFFFF
+    """rows[q] = the nearest target of query q, the first of equally near ones, or -1; of keys from FREE on, any number."""
     query = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     query = tl.minimum(query, n_queries - 1)  # the last one again, rather than none
     key = tl.load(queries + query)
-    least = tl.min(key, axis=0)
-    key = tl.where(key < FREE, key, least)  # the first one again
-    # The targets in the cloud of each query, and the first of them at its x or beyond:
-    cloud = key >> 3 * BITS << 3 * BITS
-    x_from_0 = ((key >> 2 * BITS) & ((1 << BITS) - 1)) * query_stride  # never negative: division rounds down
-    slab = x_from_0 // target_stride - OFFSET * query_stride // target_stride + OFFSET
-    begin = _first_not_below(targets, cloud, n_targets, halvings)
-    first = _first_not_below(targets, cloud + (slab << 2 * BITS), n_targets, halvings)
-    end = _first_not_below(targets, cloud + (1 << 3 * BITS), n_targets, halvings)
-    low, high, start = tl.min(begin, axis=0), tl.max(end, axis=0), tl.min(first, axis=0)
-    mixed = tl.max(begin, axis=0) > low
-    x = _coordinate(key, 2, query_stride, BITS, OFFSET)
-    y = _coordinate(key, 1, query_stride, BITS, OFFSET)
-    z = _coordinate(key, 0, query_stride, BITS, OFFSET)
-    best = tl.full((BLOCK_Q,), far, tl.int64)
-    row, near = start, least < FREE
-    while (row < high) & near:
-        best = _nearer(best, x, y, z, begin, end, targets, row, target_stride, BITS, OFFSET, BLOCK_T)
-        row += BLOCK_T
-        ahead = _coordinate(tl.load(targets + row, mask=row < high, other=0), 2, target_stride, BITS, OFFSET)
-        gap = tl.maximum(ahead - tl.max(x, axis=0), 0).to(tl.int64)
-        near = mixed | (gap * gap <= (tl.max(best, axis=0) >> 24))
-    row, near = start, least < FREE
-    while (row > low) & near:
-        row -= BLOCK_T
-        best = _nearer(best, x, y, z, begin, end, targets, row, target_stride, BITS, OFFSET, BLOCK_T)
-        behind = _coordinate(
-            tl.load(targets + row - 1, mask=row > low, other=0), 2, target_stride, BITS, OFFSET
-        )
-        gap = tl.maximum(tl.min(x, axis=0) - behind, 0).to(tl.int64)
-        near = mixed | (gap * gap <= (tl.max(best, axis=0) >> 24))
-    tl.store(rows + query, tl.where(best == far, -1, best & ((1 << 24) - 1)))
+    best = swept(
+        key, targets, n_targets, halvings, query_stride, target_stride, BITS, OFFSET, FREE, BLOCK_Q, BLOCK_T
+    )
+    tl.store(rows + query, row_of(best))
 
 
 def neighbour_rows(keys: Int[Tensor, " V"]) -> Int32[Tensor, "27 V"]:
@@ -151,6 +171,12 @@ def neighbour_rows(keys: Int[Tensor, " V"]) -> Int32[Tensor, "27 V"]:
     return rows
 
 
+def check_targets(targets: Voxels) -> None:
+    """Raises: ValueError: 2^24 targets or more."""
+    if len(targets) >= MAX_TARGETS:
+        raise ValueError(f"{len(targets)} target voxels, fewer than {MAX_TARGETS} are supported")
+
+
 def nearest_rows(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
     """Row of the target voxel nearest to each query voxel within the same cloud; `MISSING` where it has no target, and
     something or other for rows that hold no voxel.
@@ -160,8 +186,7 @@ def nearest_rows(queries: Voxels, targets: Voxels) -> Int[Tensor, " V"]:
 
     Raises: ValueError: 2^24 targets or more.
     """
-    if len(targets) >= MAX_TARGETS:
-        raise ValueError(f"{len(targets)} target voxels, fewer than {MAX_TARGETS} are supported")
+    check_targets(targets)
     rows = torch.empty_like(queries.keys)
     block_q, block_t = _NEAREST_BLOCKS
     if len(queries):
