@@ -194,7 +194,8 @@ class Denoiser(UNet):
         latents = [
             cond.latents[place] if cond.latents else self._latent(place, cond) for cond in guides.conds
         ]
-        hidden = _joined(latents) + gather(times[place], guides.batch)
+        time = times[place] if len(times[place]) == 1 else gather(times[place], guides.batch)
+        hidden = _joined(latents) + time
         _, activation, last = self._layers(place)
         weight = with_repeating_rows(lambda rows: last(activation(rows)), hidden)
         return RowScale(weight, guides.rows(voxels))

@@ -64,10 +64,11 @@ def gaussian_ahead(generator: torch.Generator, shape: Sequence[int]) -> NoiseFn:
     """As `gaussian` for one shape of float32: drawn by a thread, from now on, one call ahead of its use.
 
     While a GPU computes a step, the processor draws the noise of the next, in memory from which it is copied without
-    waiting. Draws one tensor more than is asked for.
+    waiting, beside what is computed. Draws one tensor more than is asked for.
     """
     drawing = ThreadPoolExecutor(1, "densescan")
     pinned = torch.cuda.is_available()
+    copying: torch.cuda.Stream | None = None
 
     def draw() -> Tensor:
         return torch.randn(tuple(shape), generator=generator, pin_memory=pinned)
@@ -75,9 +76,17 @@ def gaussian_ahead(generator: torch.Generator, shape: Sequence[int]) -> NoiseFn:
     drawn = drawing.submit(draw)
 
     def noise(like: Tensor) -> Tensor:
-        nonlocal drawn
+        nonlocal drawn, copying
         ready, drawn = drawn, drawing.submit(draw)
-        return ready.result().to(like.device, non_blocking=True)
+        if not like.is_cuda:
+            return ready.result()
+        copying = copying or torch.cuda.Stream(like.device)
+        with torch.cuda.stream(copying):
+            copied = ready.result().to(like.device, non_blocking=True)
+        using = torch.cuda.current_stream(like.device)
+        using.wait_stream(copying)
+        copied.record_stream(using)
+        return copied
 
     return noise
 
