@@ -27,7 +27,7 @@ def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
 
 keep_freed()
-for mebibytes in (600, 1_200):
+for mebibytes in (200, 1_200):
     arrays = [torch.ones(25 << 18) for _ in range(mebibytes // 25)]
     del arrays
     before = resident()
@@ -55,7 +55,7 @@ def test_an_array_of_100_mebibytes_is_not_asked_for_page_by_page_again():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library is not glibc")
-def test_more_than_a_gibibyte_that_is_free_is_given_back():
+def test_much_that_is_free_is_given_back():
     few, many = run(FREE)
     if not many[0]:
         pytest.skip("the C library is not glibc, or older than 2.33")

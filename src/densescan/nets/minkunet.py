@@ -11,6 +11,7 @@ from densescan.errors import InputError
 from densescan.nets.blocks import DownBlock, Norm, ResidualBlock, UpBlock, make_stem
 from densescan.sparse.backends import room
 from densescan.sparse.functional import points_to_voxels
+from densescan.sparse.memory import give_back
 from densescan.sparse.modules import Linear
 from densescan.sparse.rows import RowScale, gather
 from densescan.sparse.tensor import SparseTensor, voxelise
@@ -169,11 +170,13 @@ class UNet(EncoderHalf):
 
         It is apart from the second so that x, which is large, can be let go of between them.
         """
+        _fill_no_holes(x)
         out: SparseTensor = self._step(i)[0](x, skip, scale)
         return out
 
     def join(self, i: int, x: SparseTensor) -> SparseTensor:
         """Second half of upward step i: the blocks that see both."""
+        _fill_no_holes(x)
         out: SparseTensor = self._step(i)[1](x)
         return out
 
@@ -181,3 +184,10 @@ class UNet(EncoderHalf):
         step = self.get_submodule(f"up{i}")
         assert isinstance(step, nn.ModuleList)
         return step
+
+
+def _fill_no_holes(x: SparseTensor) -> None:
+    """On a processor, where only predictions are wanted, give back the holes that the arrays of coarser levels leave:
+    those of finer ones do not fit into them."""
+    if x.feats.device.type == "cpu" and not torch.is_grad_enabled():
+        give_back()

@@ -12,7 +12,6 @@ from densescan.nets.denoiser import Denoiser
 from densescan.nets.encoder import Condition, ConditionEncoder
 from densescan.nets.networks import Networks
 from densescan.sparse.backends.recording import Recording
-from densescan.sparse.memory import give_back
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(x_t, t) -> eps_hat: predicted noise of the points x_t (B, M, 3) [m]; t is a scalar int64 tensor."""
@@ -61,8 +60,6 @@ class Passes:
             noise = self.denoiser(x_t, times, cond)
         else:
             noise = self.denoiser.guided(x_t, times, cond, self._uncond(len(x_t)), self.scale)
-        if x_t.device.type == "cpu":
-            give_back()
         return noise.float()
 
     def _uncond(self, batch: int) -> Condition:

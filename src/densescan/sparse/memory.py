@@ -3,7 +3,7 @@
 The features of large scenes are arrays of tens of megabytes, made and let go of in every layer. The C library of Linux
 gives such memory back to the system, and every page of the next array must be asked for, and filled with zeros, anew:
 several times slower than writing it. What is kept leaves holes, though, for arrays differ in size; where they are many,
-asking anew for what a step needs is the lesser evil.
+asking anew for what the next arrays need is the lesser evil.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers that mallopt has for them
 _KEPT_ARRAY = 256 << 20  # bytes; holes that larger ones leave would cost too much memory
 _MOST_THAT_OLD_LIBRARIES_TAKE = 32 << 20
 _KEPT = (1 << 31) - 1
-_TOO_MUCH = 1 << 30  # free bytes of a process that are given back between two steps
+_TOO_MUCH = 384 << 20  # free bytes, more than scenes of 18,000 points leave
 
 
 class _Usage(ctypes.Structure):
@@ -51,7 +51,7 @@ def keep_freed() -> bool:
 
 
 def give_back() -> bool:
-    """Let the system have what is free, if that is more than a gibibyte; whether it does.
+    """Let the system have what is free, if that is much; whether it does.
 
     Who has told glibc what to do is left alone, as by `keep_freed`.
     """

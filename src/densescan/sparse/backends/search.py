@@ -144,7 +144,7 @@ def _nearest_kernel(
     queries, targets, rows, n_queries, n_targets, halvings, query_stride, target_stride,
     BITS: tl.constexpr, OFFSET: tl.constexpr, FREE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """rows[q] = the nearest target of query q, the first of equally near ones, or -1; of keys from FREE on, any number."""
+    """rows[q] = the nearest target of query q, the first of equally near ones, or -1; any number for FREE and above."""
     query = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     query = tl.minimum(query, n_queries - 1)  # the last one again, rather than none
     key = tl.load(queries + query)
