@@ -15,9 +15,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from densescan.sparse.backends import candidates, farthest, kernels, level_kernels, means, nearest, search
-from densescan.sparse.backends import table_kernels
+from densescan.sparse.backends import table_group, table_kernels
 
-modules = (candidates, farthest, kernels, level_kernels, means, nearest, search, table_kernels)
+modules = (candidates, farthest, kernels, level_kernels, means, nearest, search, table_group, table_kernels)
 modules = {m.__name__.split(".")[-1]: m for m in modules}
 words = ("wgmma.mma_async", "cp.async.cg", ".local", "fma.")
 
@@ -99,9 +99,11 @@ CANDIDATES_FORM = {
     **{"LEVELS": 5, "BITS": 16, "OFFSET": 1 << 15, "FREE": 1 << 62},
     **{"MOST": 96, "BLOCK_Q": 32, "BLOCK_C": 16},
 }
-CODES = {"rows": _INT32, "weights": _INT32, "code": _INT32, "n": "i32", "tag": "i32"}
-TILES = {"rows": _INT32, "offsets": _INT32, "counts": _INT32, "n": "i32", "n_tiles": "i32"}
-PERMUTED = {"rows": _INT32, "order": _INT64, "ordered": _INT32, "own": _INT32, "n": "i32", "begin": "i32"}
+GROUP = {
+    **dict.fromkeys(("entries", "weights", "codes", "ordered", "own", "offsets", "counts"), _INT32),
+    **{"layout": _INT64, "order": _INT64},
+}
+GROUP_FORM = {**{"T": 13, "TS": 16, "FIELDS": 5, "MOST_OFFSETS": 27, "KS": 32}, **{"SIZE": 64, "TILES": 2}}
 LISTS = {**dict.fromkeys(("rows", "counts", "ends", "in_rows", "out_rows", "begins"), _INT32), "n": "i32"}
 WAYS = {"parent": _INT64, "slot": _INT64, "rows": _INT32, "n": "i32", "n_coarse": "i32"}
 MEANS = {
@@ -156,9 +158,9 @@ CASES = {
         {**CONV_FORM, "K": 1, "POINTWISE": True, "WIDEN": True, "PRECISION": "tf32"},
         True,
     ),
-    "codes of patterns": ("table_kernels", "_code_kernel", CODES, {"K": 27, "KS": 32, "BLOCK": 128}, False),
-    "tiles": ("table_kernels", "_tiles_kernel", TILES, {"K": 27, "KS": 32, "SIZE": 64, "TILES": 2}, False),
-    "columns in order": ("table_kernels", "_permute_kernel", PERMUTED, {"BLOCK": 512}, False),
+    "codes of patterns": ("table_group", "_codes_kernel", GROUP, {**GROUP_FORM, "BLOCK": 128}, False),
+    "tiles": ("table_group", "_tiles_kernel", GROUP, GROUP_FORM, False),
+    "columns in order": ("table_group", "_permute_kernel", GROUP, {**GROUP_FORM, "BLOCK": 512}, False),
     "pairs counted": ("table_kernels", "_count_kernel", LISTS, {"BLOCK": 512}, False),
     "pairs listed": ("table_kernels", "_list_kernel", LISTS, {"BLOCK": 512}, False),
     "parents": ("table_kernels", "_parent_kernel", WAYS, {"BLOCK": 512}, False),

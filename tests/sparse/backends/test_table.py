@@ -1,5 +1,6 @@
 """Neighbour tables against the pairs they are made of; the order of their columns; tiles."""
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -112,29 +113,51 @@ def random_rows(device):
 SHAPES = [(27, 700), (8, 1), (27, 1024), (8, 65)]
 
 
-@pytest.mark.parametrize(("n_offsets", "n"), SHAPES)
-def test_triton_codes_patterns_as_pytorch_does(random_rows, n_offsets, n):
-    from densescan.sparse.backends import table, table_kernels
+@pytest.mark.parametrize(
+    "shapes", [*([shape] for shape in SHAPES), SHAPES, [(8, 512), (27, 0), (27, 33)] * 7]
+)
+def test_tables_made_together_by_triton_are_sorted_as_by_pytorch(random_rows, shapes, device):
+    from densescan.sparse.backends.table import tiles_by_torch
 
-    rows = random_rows(n_offsets, n)
-    weights = table._weights(n_offsets, rows.device)
-    assert torch.equal(table_kernels.pattern_code(rows, weights), table.pattern_code(rows, weights))
-
-
-@pytest.mark.parametrize("size", [16, 128])
-@pytest.mark.parametrize(("n_offsets", "n"), SHAPES)
-def test_triton_finds_the_offsets_of_tiles_as_pytorch_does(random_rows, n_offsets, n, size):
-    from densescan.sparse.backends import table, table_kernels
-
-    rows = random_rows(n_offsets, n)
-    rows[3::4, : n // 2] = MISSING  # so that not every tile has every offset
-    (offsets, counts), (by_torch, expected) = (
-        table_kernels.tiles(rows, size),
-        table.tiles_by_torch(rows, size),
+    tables = [random_rows(*shape) for shape in shapes]
+    for rows in tables:
+        rows[3::4, : rows.shape[1] // 2] = MISSING  # so that not every tile has every offset
+    numbers = list(range(len(tables)))
+    found = NeighbourTable.filled(
+        shapes, [partial(copy_to, rows) for rows in tables], numbers, torch.device(device)
     )
-    assert torch.equal(counts, expected)
-    used = torch.arange(n_offsets, device=rows.device) < counts[:, None]
-    assert torch.equal(offsets[used], by_torch[used])
+    for table, rows, number in zip(found, tables, numbers, strict=True):
+        order = pattern_order(rows)
+        assert torch.equal(table.order.long(), order)
+        assert torch.equal(table.rows, rows[:, order])
+        assert table.n_in == number
+        for size in (1, 16, 128, 256):
+            tiles, expected = table.tiles(size), tiles_by_torch(table.rows, size)
+            assert torch.equal(tiles.counts, expected.counts)
+            assert tiles.offsets.is_contiguous()
+            used = torch.arange(len(rows), device=rows.device) < tiles.counts[:, None]
+            assert torch.equal(tiles.offsets[used], expected.offsets[used])
+
+
+def copy_to(rows, out):
+    out.copy_(rows)
+
+
+@pytest.mark.parametrize("learning", [False, True])
+def test_tables_made_by_triton_list_their_pairs(random_rows, device, learning):
+    """With and without the columns as they were before they were sorted."""
+    from densescan.sparse.backends import using
+    from densescan.sparse.backends.table import listed_by_torch
+
+    rows = random_rows(27, 700)
+    with using("triton"), torch.set_grad_enabled(learning):
+        (table,) = NeighbourTable.filled([rows.shape], [partial(copy_to, rows)], [700], torch.device(device))
+        pairs = table.pairs
+    in_rows, out_rows, begins = listed_by_torch(rows)
+    n = begins[-1]
+    assert torch.equal(pairs.begins, begins)
+    assert torch.equal(pairs.in_rows[:n], in_rows[:n])
+    assert torch.equal(pairs.out_rows[:n], out_rows[:n])
 
 
 @pytest.mark.parametrize(("n_offsets", "n"), SHAPES)

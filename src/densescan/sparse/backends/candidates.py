@@ -53,7 +53,7 @@ def _reaches(
     return known, least, tl.where(known, greatest, 0x7FFFFFFFFFFFFFFF)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_cells", "n_targets", "halvings"])
 @no_type_check
 def _candidates_kernel(
     cells, targets, lists, counts, n_cells, n_targets, halvings, stride,  # (V,), (P,) int64, (V, MOST), (V,) int32
@@ -109,7 +109,7 @@ def _candidates_kernel(
     tl.store(counts + cell, tl.where(there, count, 0), mask=cell < n_cells)
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["n", "n_cells", "n_targets", "halvings"])
 @no_type_check
 def _among_kernel(
     keys, cells, targets, lists, counts, rows, n, n_cells, n_targets, halvings, stride,  # keys, rows: (L, P)

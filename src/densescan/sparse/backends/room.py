@@ -7,7 +7,7 @@ notes on the device.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -43,6 +43,8 @@ class Room:
         self, device: torch.device | str, sizes: Sequence[int] | None = None, absent: bool = False
     ) -> None:
         self.absent = absent
+        self.kept: dict[Hashable, Tensor] = {}
+        """What launches within the room read, but the host wrote."""
         self.sizes = tuple(sizes or [])
         self.limits: Int[Tensor, " L"] = torch.tensor(self.sizes or [sys.maxsize] * LEVELS, device=device)
         self._most = torch.zeros(LEVELS, dtype=torch.int64, device=device)

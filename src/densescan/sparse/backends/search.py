@@ -154,21 +154,19 @@ def _nearest_kernel(
     tl.store(rows + query, row_of(best))
 
 
-def neighbour_rows(keys: Int[Tensor, " V"]) -> Int32[Tensor, "27 V"]:
+def neighbour_rows(keys: Int[Tensor, " V"], out: Int32[Tensor, "27 V"]) -> None:
     """For every voxel the row of its neighbour at each offset of the 3x3x3 kernel, or `MISSING`.
 
     keys: sorted, unique but for those from `FIRST_FREE` on, which have no neighbours. Nine binary searches a voxel, of
         one column of three voxels each.
     """
     n = len(keys)
-    rows = torch.empty(27, n, dtype=torch.int32, device=keys.device)
     if n:
         grid = (cdiv(n, _SEARCH_BLOCK), 9)
         with on_device_of(keys):
             _neighbour_kernel[grid](
-                keys, rows, n, n.bit_length(), BITS=AXIS_BITS, FREE=FIRST_FREE, BLOCK=_SEARCH_BLOCK, **COMPILE
+                keys, out, n, n.bit_length(), BITS=AXIS_BITS, FREE=FIRST_FREE, BLOCK=_SEARCH_BLOCK, **COMPILE
             )
-    return rows
 
 
 def check_targets(targets: Voxels) -> None:

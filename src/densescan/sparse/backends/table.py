@@ -3,9 +3,10 @@
 Plain PyTorch on any device, or Triton's kernels where they compute, which do not wait for the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int, Int32
@@ -14,11 +15,18 @@ from torch import Tensor
 from densescan.sparse.backends import backend_of
 from densescan.sparse.kernel_map import KernelMap
 
+if TYPE_CHECKING:
+    from densescan.sparse.backends.table_group import TableGroup
+
 MISSING = -1
 """Stands in a table where an output row has no neighbour at an offset."""
 MOST_OFFSETS = 27
-_SORTED_TOGETHER = 1 << 31 - MOST_OFFSETS
+SORTED_TOGETHER = 1 << 31 - MOST_OFFSETS
 """Tables whose numbers fit beside a pattern into 32 bits, the sign left out."""
+TILE_SIZES = [1 << i for i in range(10)]
+"""Columns of a tile that Triton's kernels know."""
+Fill = Callable[[Int32[Tensor, "K V_out"]], object]
+"""Writes a table into memory that it is given."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +65,42 @@ class NeighbourTable:
     n_in: int
     _unsorted: Int32[Tensor, "K V_out"] | None = field(default=None, repr=False, compare=False)
     """The same with column p for output row p, kept where a gradient may be wanted, for `pairs`."""
+    _tiles_of_group: Callable[[int], Tiles] | None = field(default=None, repr=False, compare=False)
     _tiles: dict[int, Tiles] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of_rows(cls, rows: Int32[Tensor, "K V_out"], n_in: int) -> "NeighbourTable":
         """Sort the columns of a table whose column p is output row p."""
-        return cls.sorted([rows], [n_in])[0]
+        if backend_of(rows) == "triton":
+            return cls.filled(
+                [(len(rows), rows.shape[1])], [lambda out: out.copy_(rows)], [n_in], rows.device
+            )[0]
+        order = pattern_order(rows)
+        return cls(rows[:, order].contiguous(), order, n_in)
 
     @classmethod
-    def sorted(cls, tables: Sequence[Int32[Tensor, "_ _"]], n_in: Sequence[int]) -> "list[NeighbourTable]":
-        """Sort the columns of several such tables at once, which takes a GPU hardly longer than those of one."""
+    def filled(
+        cls,
+        shapes: Sequence[tuple[int, int]],
+        fills: Sequence[Fill],
+        n_in: Sequence[int],
+        device: torch.device,
+    ) -> "list[NeighbourTable]":
+        """Make several tables and sort their columns at once, by Triton's kernels, which takes a GPU hardly longer than
+        to make one. shapes: offsets and output rows of each. fills: write them, column p for output row p."""
+        from densescan.sparse.backends.table_group import TableGroup
+
         found: list[NeighbourTable] = []
-        for first in range(0, len(tables), _SORTED_TOGETHER):
-            some = tables[first : first + _SORTED_TOGETHER]
-            order, begin = _common_order(some), 0
-            for rows in some:
-                end = begin + rows.shape[1]
-                kept = rows if torch.is_grad_enabled() else None
-                found.append(cls(*_permuted(rows, order[begin:end], begin), n_in[len(found)], kept))
-                begin = end
+        for first in range(0, len(shapes), SORTED_TOGETHER):
+            some = slice(first, first + SORTED_TOGETHER)
+            group = TableGroup(shapes[some], device)
+            unsorted = group.rows
+            for fill, out in zip(fills[some], unsorted, strict=True):
+                fill(out)
+            kept = unsorted if torch.is_grad_enabled() else [None] * len(unsorted)
+            orders = group.sort()
+            for i, parts in enumerate(zip(group.rows, orders, n_in[some], kept, strict=True)):
+                found.append(cls(*parts, partial(_tiles_of_group, group, i)))
         return found
 
     @classmethod
@@ -104,7 +129,8 @@ class NeighbourTable:
     def tiles(self, size: int) -> Tiles:
         """The offsets that occur in columns t * size to (t + 1) * size; kept."""
         if size not in self._tiles:
-            self._tiles[size] = Tiles(*_tiles_of(self.rows, size))
+            of_group = self._tiles_of_group if size in TILE_SIZES else None
+            self._tiles[size] = of_group(size) if of_group else tiles_by_torch(self.rows, size)
         return self._tiles[size]
 
     @cached_property
@@ -134,33 +160,16 @@ def listed_by_torch(
     return in_rows, out_rows, begins
 
 
-def _tiles_of(rows: Int32[Tensor, "K V_out"], size: int) -> tuple[Int32[Tensor, "T K"], Int32[Tensor, " T"]]:
-    if backend_of(rows) == "triton" and size & (size - 1) == 0:
-        from densescan.sparse.backends.table_kernels import tiles
-
-        return tiles(rows, size)
-    return tiles_by_torch(rows, size)
+def _tiles_of_group(group: "TableGroup", i: int, size: int) -> Tiles:
+    return group.tiles(size)[i]
 
 
-def _permuted(
-    rows: Int32[Tensor, "K V_out"], order: Int[Tensor, " V_out"], begin: int
-) -> tuple[Int32[Tensor, "K V_out"], Int[Tensor, " V_out"]]:
-    """Columns order - begin, and these numbers."""
-    if backend_of(rows) == "triton":
-        from densescan.sparse.backends import table_kernels
-
-        return table_kernels.permuted(rows, order, begin)
-    return rows[:, order - begin].contiguous(), order - begin
-
-
-def tiles_by_torch(
-    rows: Int32[Tensor, "K V_out"], size: int
-) -> tuple[Int32[Tensor, "T K"], Int32[Tensor, " T"]]:
-    """Offsets and counts of `Tiles`."""
+def tiles_by_torch(rows: Int32[Tensor, "K V_out"], size: int) -> Tiles:
+    """The tiles of a sorted table."""
     present = torch.nn.functional.pad(rows != MISSING, (0, -rows.shape[1] % size))
     occurs = present.unflatten(1, (-1, size)).any(2).T.contiguous()  # (T, K)
     offsets = torch.argsort((~occurs).byte(), dim=1, stable=True)
-    return offsets.int(), occurs.sum(1).int()
+    return Tiles(offsets.int(), occurs.sum(1).int())
 
 
 def pattern_order(rows: Int32[Tensor, "K V_out"]) -> Int[Tensor, " V_out"]:
@@ -172,23 +181,9 @@ def pattern_order(rows: Int32[Tensor, "K V_out"]) -> Int[Tensor, " V_out"]:
     patterns the order of rows is kept. Measured on noisy scenes, tiles of 128 then multiply 1.2 to 2.5 rows for each
     that exists, against 1.4 to 15 in the order of coordinates.
     """
-    return _common_order([rows])
-
-
-def _common_order(tables: Sequence[Int32[Tensor, "_ _"]]) -> Int[Tensor, " _"]:
-    """`pattern_order` of each table, one table after another; columns are counted through all of them."""
-    weights = [_weights(len(rows), rows.device) for rows in tables]
-    if backend_of(tables[0]) == "triton":
-        from densescan.sparse.backends import table_kernels
-
-        codes = tables[0].new_empty(sum(rows.shape[1] for rows in tables))
-        parts = codes.split([rows.shape[1] for rows in tables])
-        for i, (rows, weight, part) in enumerate(zip(tables, weights, parts, strict=True)):
-            table_kernels.pattern_code(rows, weight, i << MOST_OFFSETS, out=part)
-    else:
-        each = enumerate(zip(tables, weights, strict=True))
-        codes = torch.cat([pattern_code(*table) + (i << MOST_OFFSETS) for i, table in each])
-    return torch.argsort(codes, stable=True)
+    return torch.argsort(
+        pattern_code(rows, offset_weights((len(rows),), rows.device)[0, : len(rows)]), stable=True
+    )
 
 
 def pattern_code(rows: Int32[Tensor, "K V_out"], weights: Int32[Tensor, " K"]) -> Int32[Tensor, " V_out"]:
@@ -200,11 +195,12 @@ def pattern_code(rows: Int32[Tensor, "K V_out"], weights: Int32[Tensor, " K"]) -
 
 
 @cache
-def _weights(n_offsets: int, device: torch.device) -> Int32[Tensor, " K"]:
-    """A power of two for each offset, the greater the more rarely it is filled."""
-    weights = torch.zeros(n_offsets, dtype=torch.int32)
-    for significance, k in enumerate(sorted(range(n_offsets), key=_rarity)):
-        weights[k] = 1 << significance
+def offset_weights(n_offsets: tuple[int, ...], device: torch.device) -> Int32[Tensor, "T KS"]:
+    """Of several tables, a power of two for each offset, the greater the more rarely it is filled; zeros up to 32."""
+    weights = torch.zeros(len(n_offsets), 32, dtype=torch.int32)
+    for row, n in zip(weights, n_offsets, strict=True):
+        for significance, k in enumerate(sorted(range(n), key=_rarity)):
+            row[k] = 1 << significance
     return weights.to(device)
 
 

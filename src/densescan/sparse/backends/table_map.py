@@ -1,33 +1,37 @@
 """Kernel maps that are built on the device as neighbour tables, without waiting for it."""
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 
+import torch
 from jaxtyping import Int, Int32
 from torch import Tensor
 
 from densescan.sparse.backends.search import neighbour_rows
-from densescan.sparse.backends.table import NeighbourTable
+from densescan.sparse.backends.table import Fill, NeighbourTable
 from densescan.sparse.backends.table_kernels import children_rows, parent_rows
 from densescan.sparse.kernel_map import KernelMap
-
-Rows = Callable[[], Int32[Tensor, "K V_out"]]
 
 
 class TableMap(KernelMap):
     """A kernel map as a table; tables of map and adjoint are made where asked for, and so are the pairs.
 
-    rows, adjoint_rows: make the tables of the map and of its adjoint, columns in the order of the output rows.
+    fill, fill_adjoint: write the tables of the map and of its adjoint, columns in the order of the output rows.
     """
 
-    def __init__(self, rows: Rows, adjoint_rows: Rows, n_in: int, n_out: int) -> None:
-        vars(self).update(rows=(rows, adjoint_rows), n_in=n_in, n_out=n_out)
+    def __init__(
+        self, fill: Fill, fill_adjoint: Fill, n_offsets: int, n_in: int, n_out: int, device: torch.device
+    ) -> None:
+        vars(self).update(
+            fills=(fill, fill_adjoint), n_offsets=n_offsets, n_in=n_in, n_out=n_out, device=device
+        )
 
     @cached_property
     def neighbours(self) -> NeighbourTable:
         """The sorted table; what `table.table_of` takes."""
         maps: Sequence[TableMap] = vars(self).get("together", [self])
-        tables = NeighbourTable.sorted([vars(m)["rows"][0]() for m in maps], [m.n_in for m in maps])
+        shapes, fills = [(vars(m)["n_offsets"], m.n_out) for m in maps], [vars(m)["fills"][0] for m in maps]
+        tables = NeighbourTable.filled(shapes, fills, [m.n_in for m in maps], vars(self)["device"])
         for other, table in zip(maps, tables, strict=True):
             vars(other)["neighbours"] = table
             vars(other).pop("together", None)  # maps that know each other would stay in memory for long
@@ -44,8 +48,9 @@ class TableMap(KernelMap):
     @cached_property
     def transposed(self) -> "TableMap":
         """As `KernelMap`."""
-        rows, adjoint_rows = vars(self)["rows"]
-        return TableMap(adjoint_rows, rows, n_in=self.n_out, n_out=self.n_in)
+        fill, fill_adjoint = vars(self)["fills"]
+        n_offsets, device = vars(self)["n_offsets"], vars(self)["device"]
+        return TableMap(fill_adjoint, fill, n_offsets, self.n_out, self.n_in, device)
 
 
 def sort_together(maps: Sequence[TableMap]) -> None:
@@ -56,9 +61,14 @@ def sort_together(maps: Sequence[TableMap]) -> None:
 
 def submanifold_map(keys: Int[Tensor, " V"]) -> TableMap:
     """As `kernel_map.submanifold_map`. Symmetric: offset 26 - k undoes offset k."""
-    found = TableMap(
-        lambda: neighbour_rows(keys), lambda: neighbour_rows(keys).flip(0), n_in=len(keys), n_out=len(keys)
-    )
+    n = len(keys)
+
+    def fill_adjoint(out: Int32[Tensor, "27 V"]) -> None:
+        rows = torch.empty_like(out)
+        neighbour_rows(keys, rows)
+        out.copy_(rows.flip(0))
+
+    found = TableMap(partial(neighbour_rows, keys), fill_adjoint, 27, n_in=n, n_out=n, device=keys.device)
     vars(found)["symmetric"] = True
     return found
 
@@ -66,8 +76,7 @@ def submanifold_map(keys: Int[Tensor, " V"]) -> TableMap:
 def strided_map(parent: Int[Tensor, " V"], slot: Int[Tensor, " V"], n_coarse: int) -> TableMap:
     """As `kernel_map.strided_map`. Rows whose parent is negative are of no voxel, or theirs has no room."""
     return TableMap(
-        lambda: children_rows(parent, slot, n_coarse),
-        lambda: parent_rows(parent, slot),
-        n_in=len(parent),
-        n_out=n_coarse,
-    )
+        partial(children_rows, parent, slot),
+        partial(parent_rows, parent, slot),
+        8, n_in=len(parent), n_out=n_coarse, device=parent.device,
+    )  # fmt: skip
