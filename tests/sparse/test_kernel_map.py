@@ -103,6 +103,7 @@ def test_the_transposed_map_exchanges_inputs_and_outputs(random_coords, level_of
     assert (back.n_in, back.n_out) == (kernel_map.n_out, kernel_map.n_in)
     assert pairs_of(back) == [{(o, i) for i, o in pairs} for pairs in pairs_of(kernel_map)]
     assert back is kernel_map.transposed, "it is built once"
+    assert back.transposed is kernel_map
 
 
 def test_offsets_are_numbered_as_recorded(shared):

@@ -150,10 +150,17 @@ class _SparseConv(torch.autograd.Function):
         feats, kernel = ctx.saved_tensors
         grad_feats = grad_kernel = None
         if ctx.needs_input_grad[0]:
-            grad_feats = _convolve(grad_out, kernel.transpose(1, 2), ctx.kernel_map.transposed)
+            grad_feats = _adjoint(grad_out, kernel.transpose(1, 2), ctx.kernel_map)
         if ctx.needs_input_grad[1]:
             grad_kernel = _kernel_gradient(feats, grad_out.contiguous(), ctx.kernel_map).to(ctx.kernel_dtype)
         return grad_feats, grad_kernel, None
+
+
+def _adjoint(grad_out: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+    """The gradient of the features. kernel: with its channels exchanged."""
+    if kernel_map.symmetric:  # the same chunks, looked at from the other end
+        return _convolve(grad_out, kernel.flip(0), kernel_map)
+    return _convolve(grad_out, kernel, kernel_map.transposed)
 
 
 def sparse_conv(

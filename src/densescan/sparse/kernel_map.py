@@ -6,6 +6,7 @@ k = (dx + 1) + 3 (dy + 1) + 9 (dz + 1) for the 3x3x3 kernel, k = dx + 2 dy + 4 d
 
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import ref
 
 import torch
 from jaxtyping import Int
@@ -24,16 +25,28 @@ class KernelMap:
     """Row pairs of a sparse convolution: out[out_rows[k]] += in[in_rows[k]] @ kernel[k] for every offset k.
 
     Within one offset the rows ascend, on either side. `None` in place of a pair of row lists stands for the identity
-    (the centre offset).
+    (the centre offset). symmetric: the last offset undoes the first, the last but one the second, and so on.
     """
 
     pairs: tuple[tuple[Tensor, Tensor] | None, ...]
     n_in: int
     n_out: int
+    symmetric: bool = False
 
-    @cached_property
+    @property
     def transposed(self) -> "KernelMap":
-        """The map of the adjoint: inputs and outputs exchanged."""
+        """The map of the adjoint: inputs and outputs exchanged. That of the adjoint is this map, as long as it lives."""
+        kept = vars(self)
+        origin: KernelMap | None = kept["origin"]() if "origin" in kept else None
+        if origin is not None:
+            return origin
+        if "adjoint" not in kept:
+            kept["adjoint"] = self._transposed()
+            vars(kept["adjoint"])["origin"] = ref(self)  # weak: they would keep each other in memory
+        adjoint: KernelMap = kept["adjoint"]
+        return adjoint
+
+    def _transposed(self) -> "KernelMap":
         return KernelMap(tuple(p and (p[1], p[0]) for p in self.pairs), n_in=self.n_out, n_out=self.n_in)
 
     def chunks(self, dtype: torch.dtype) -> tuple[Chunk, ...]:
@@ -74,7 +87,7 @@ def submanifold_map(keys: Int[Tensor, " V"]) -> KernelMap:
             out_rows = torch.nonzero(hit).squeeze(1)
             _store(pairs, (dx, dy, dz), in_rows=row[out_rows], out_rows=out_rows)
             row, target = row + hit, target + 1
-    return KernelMap(tuple(pairs), n_in=len(keys), n_out=len(keys))
+    return KernelMap(tuple(pairs), n_in=len(keys), n_out=len(keys), symmetric=True)
 
 
 def _store(

@@ -45,9 +45,14 @@ class TableMap(KernelMap):
         ins, outs = (rows[: sum(sizes)].long().split(sizes) for rows in (pairs.in_rows, pairs.out_rows))
         return tuple(zip(ins, outs, strict=True))
 
-    @cached_property
+    @property
     def transposed(self) -> "TableMap":
         """As `KernelMap`."""
+        adjoint = super().transposed
+        assert isinstance(adjoint, TableMap)
+        return adjoint
+
+    def _transposed(self) -> "TableMap":
         fill, fill_adjoint = vars(self)["fills"]
         n_offsets, device = vars(self)["n_offsets"], vars(self)["device"]
         return TableMap(fill_adjoint, fill, n_offsets, self.n_out, self.n_in, device)

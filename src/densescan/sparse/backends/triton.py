@@ -66,7 +66,7 @@ class _SparseConv(torch.autograd.Function):
 
 def _adjoint(grad_out: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     """The gradient of the features. kernel: with its channels exchanged."""
-    if getattr(kernel_map, "symmetric", False):  # the same table, looked at from the other end
+    if kernel_map.symmetric:  # the same table, looked at from the other end
         return convolve(grad_out, kernel.flip(0), table_of(kernel_map))
     return convolve(grad_out, kernel, table_of(kernel_map.transposed))
 
