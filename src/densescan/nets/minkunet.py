@@ -187,7 +187,7 @@ class UNet(EncoderHalf):
 
 
 def _fill_no_holes(x: SparseTensor) -> None:
-    """On a processor, where only predictions are wanted, give back the holes that the arrays of coarser levels leave:
-    those of finer ones do not fit into them."""
-    if x.feats.device.type == "cpu" and not torch.is_grad_enabled():
+    """In a completion on a processor, give back the holes that the arrays of coarser levels leave: those of finer ones
+    do not fit into them. Training, which samples without inference mode, needs as much memory again at once."""
+    if x.feats.device.type == "cpu" and torch.is_inference_mode_enabled():
         give_back()

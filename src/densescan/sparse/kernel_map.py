@@ -35,7 +35,7 @@ class KernelMap:
 
     @property
     def transposed(self) -> "KernelMap":
-        """The map of the adjoint: inputs and outputs exchanged. That of the adjoint is this map, as long as it lives."""
+        """The map of the adjoint: inputs and outputs exchanged. The adjoint's is this map, as long as that lives."""
         kept = vars(self)
         origin: KernelMap | None = kept["origin"]() if "origin" in kept else None
         if origin is not None:
