@@ -3,8 +3,8 @@
     python benchmarks/cuts.py --record benchmarks/results/gpu/cuts.json
 
 The maps are those of a scan, repeated and noised as in sampling; features and weights are random, two copies side by
-side as for guidance, with the scales, shifts and residuals that the network has there. Each cut is recorded as a CUDA
-graph of several launches, so that the host does not count. Kernels are compiled by many processes beforehand.
+side as for guidance, or one, with the scales, shifts and residuals that the network has there. Each cut is recorded as
+a CUDA graph of several launches, so that the host does not count. Kernels are compiled by many processes beforehand.
 """
 
 import multiprocessing
@@ -40,7 +40,7 @@ CUTS = [
         (64, 32, 32, 4, 4), (256, 32, 32, 8, 4),
     )
 ]  # fmt: skip
-COPIES, CONDITION, LAUNCHES, FEW_ROWS = 2, 5000, 6, 600
+CONDITION, LAUNCHES, FEW_ROWS = 5000, 6, 600
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Options:
     """Points of the scene before refinement."""
     noise: tuple[float, ...] = (0.985, 0.35, 0.1)
     """Standard deviations of the noise [m]."""
+    copies: int = 2
+    """Of the features, side by side: two are the branches of guidance, one is a step without it."""
     compilers: int = 14
     """Processes that compile."""
     record: Path | None = None
@@ -67,29 +69,29 @@ def cuts_for(conv: Conv) -> Iterator[Blocks]:
             yield cut
 
 
-def case_of(conv: Conv, table: NeighbourTable) -> Callable[[Blocks | None], Tensor]:
+def case_of(conv: Conv, table: NeighbourTable, copies: int) -> Callable[[Blocks | None], Tensor]:
     """The convolution as the network has it: blocks -> output."""
     offsets = 27 if conv.kind == "3x3x3" else 8
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, device="cuda").bfloat16()
 
-    feats, kernel = draw(table.n_in, COPIES, conv.c_in), draw(offsets, conv.c_in, conv.c_out) / 30
+    feats, kernel = draw(table.n_in, copies, conv.c_in), draw(offsets, conv.c_in, conv.c_out) / 30
     second = conv.kind == "3x3x3" and conv.c_in == conv.c_out  # of a residual block
-    residual = draw(table.n_out, COPIES, conv.c_out) if second else None
+    residual = draw(table.n_out, copies, conv.c_out) if second else None
     epilogue = Epilogue(shift=draw(conv.c_out), residual=residual, relu=True)
     scale = None
     if conv.kind != "3x3x3":
-        rows = torch.randint(0, CONDITION, (table.n_in, COPIES), device="cuda")
+        rows = torch.randint(0, CONDITION, (table.n_in, copies), device="cuda")
         scale = RowScale(draw(CONDITION, conv.c_in), rows)
     return lambda blocks: convolve(feats, kernel, table, epilogue, scale, blocks)
 
 
-def compile_one(job: tuple[Conv, Blocks]) -> None:
+def compile_one(job: tuple[Conv, Blocks, int]) -> None:
     """Leave the kernel in Triton's cache."""
-    conv, blocks = job
+    conv, blocks, copies = job
     rows = torch.randint(-1, FEW_ROWS, (27 if conv.kind == "3x3x3" else 8, FEW_ROWS), dtype=torch.int32)
-    case_of(conv, NeighbourTable.of_rows(rows.cuda(), FEW_ROWS))(blocks)
+    case_of(conv, NeighbourTable.of_rows(rows.cuda(), FEW_ROWS), copies)(blocks)
 
 
 def device_seconds(run: Callable[[], object]) -> float:
@@ -110,11 +112,11 @@ def device_seconds(run: Callable[[], object]) -> float:
     return sorted(seconds)[1]
 
 
-def measure(conv: Conv, times: int, table: NeighbourTable) -> dict[str, Any]:
+def measure(conv: Conv, times: int, table: NeighbourTable, copies: int) -> dict[str, Any]:
     """Seconds of all cuts, those of the one that is used first."""
-    run = case_of(conv, table)
+    run = case_of(conv, table, copies)
     kernel = torch.empty(1, conv.c_in, conv.c_out, dtype=torch.bfloat16)
-    used = forward_blocks(kernel, COPIES * table.n_out)
+    used = forward_blocks(kernel, copies * table.n_out)
     seconds = {blocks: device_seconds(lambda b=blocks: run(b)) for blocks in (used, *cuts_for(conv))}
     pairs = int((table.rows >= 0).sum())
     return {
@@ -122,8 +124,8 @@ def measure(conv: Conv, times: int, table: NeighbourTable) -> dict[str, Any]:
         "times": times,
         "rows": table.n_out,
         "pairs": pairs,
-        "padding": padding(table, used.rows // COPIES),
-        "flop": 2.0 * COPIES * pairs * conv.c_in * conv.c_out,
+        "padding": padding(table, used.rows // copies),
+        "flop": 2.0 * copies * pairs * conv.c_in * conv.c_out,
         "seconds": [{**asdict(blocks), "seconds": s} for blocks, s in seconds.items()],
     }
 
@@ -150,7 +152,7 @@ def main(options: Options) -> None:
     with torch.device("meta"):
         every = convolutions_of(Denoiser(NetConfig()))
     convs = {conv: n for conv, n in every.items() if conv.kind != "1x1x1" and conv.c_in > 3}
-    jobs = [(conv, cut) for conv in convs for cut in cuts_for(conv)]
+    jobs = [(conv, cut, options.copies) for conv in convs for cut in cuts_for(conv)]
     with ProcessPoolExecutor(options.compilers, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(compile_one, jobs, chunksize=4))
     found: dict[str, list[dict[str, Any]]] = {}
@@ -162,7 +164,7 @@ def main(options: Options) -> None:
         ):
             kernel_map = maps[conv.kind, conv.level]
             assert kernel_map is not None
-            rows.append(measure(conv, times, table_of(kernel_map)))
+            rows.append(measure(conv, times, table_of(kernel_map), options.copies))
             print(line(sigma, rows[-1]), flush=True)
         used, best = (
             sum(row["times"] * choose([cut["seconds"] for cut in row["seconds"]]) for row in rows)

@@ -32,6 +32,7 @@ part kernels 110 "$PYTHON" benchmarks/kernels.py --device cuda --points 180000 -
     --noise 0.985 0.05 --record "$OUT/kernels-backward.json"
 part forward 60 "$PYTHON" benchmarks/kernels.py --device cuda --points 180000 --repeats 10 --record "$OUT/kernels.json"
 part cuts 90 "$PYTHON" benchmarks/cuts.py --record "$OUT/cuts.json"
+part cuts-of-one 90 "$PYTHON" benchmarks/cuts.py --copies 1 --record "$OUT/cuts-of-one.json"
 part completion 240 "$PYTHON" benchmarks/completion_gpu.py --record "$OUT/completion.json"
 part training 80 "$PYTHON" benchmarks/training.py --stages teacher --width 1.0 --batch-size 2 --scan-points 18000 \
     --truth-points 180000 --steps 24 --workers 4 --no-cpu --record "$OUT/training.json"
