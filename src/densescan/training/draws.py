@@ -54,7 +54,7 @@ class Draws:
             return drawn
 
         drawing = _DRAWING.submit(draw)
-        return lambda: drawing.result().to(like.device, non_blocking=True)
+        return lambda: drawing.result().to(like.device, non_blocking=like.is_cuda)
 
     def integers(self, purpose: str, end: int, start: int = 0) -> Int64[Tensor, " B"]:
         """A whole number in [start, end) for each crop, on the CPU."""

@@ -79,7 +79,7 @@ def gaussian_ahead(generator: torch.Generator, shape: Sequence[int]) -> NoiseFn:
         nonlocal drawn, copying
         ready, drawn = drawn, drawing.submit(draw)
         if not like.is_cuda:
-            return ready.result()
+            return ready.result().to(like.device)
         copying = copying or torch.cuda.Stream(like.device)
         with torch.cuda.stream(copying):
             copied = ready.result().to(like.device, non_blocking=True)

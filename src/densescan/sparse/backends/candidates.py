@@ -15,7 +15,7 @@ from torch import Tensor
 
 from densescan.sparse.backends.launch import COMPILE, cdiv, on_device_of
 from densescan.sparse.backends.room import FIRST_FREE, LEVELS
-from densescan.sparse.backends.search import check_targets, coordinate, first_not_below, row_of, swept
+from densescan.sparse.backends.search import check_targets, coordinate, row_of, swept, targets_about
 from densescan.sparse.keys import AXIS_BITS, BIAS
 from densescan.sparse.tensor import Voxels
 
@@ -42,7 +42,8 @@ def _reaches(
     x, y, z, begin, end, targets, first, stride,
     BITS: tl.constexpr, OFFSET: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """`_reach` in space of BLOCK targets from row `first` on; infinite, and -1, of those of other clouds."""
+    """Which of BLOCK targets from row `first` on are of the cells' clouds, and `_reach` of all in space; for those that
+    are not, the greatest distance is infinite."""
     target = first + tl.arange(0, BLOCK)
     known = (target[None, :] >= begin[:, None]) & (target[None, :] < end[:, None])
     key = tl.load(targets + target, mask=(target >= 0) & (target < tl.max(end, axis=0)), other=0)
@@ -70,12 +71,9 @@ def _candidates_kernel(
     there = key < FREE
     key_0 = tl.min(key, axis=0)
     key = tl.where(there, key, key_0)  # the first one again
-    cloud = key >> 3 * BITS << 3 * BITS
-    begin = first_not_below(targets, cloud, n_targets, halvings)
-    first = first_not_below(targets, key >> 2 * BITS << 2 * BITS, n_targets, halvings)
-    end = first_not_below(targets, cloud + (1 << 3 * BITS), n_targets, halvings)
-    low, high, start = tl.min(begin, axis=0), tl.max(end, axis=0), tl.min(first, axis=0)
-    mixed = tl.max(begin, axis=0) > low
+    begin, end, low, high, start, mixed = targets_about(
+        key, targets, n_targets, halvings, stride, stride, BITS, OFFSET
+    )
     x = coordinate(key, 2, stride, BITS, OFFSET)
     y = coordinate(key, 1, stride, BITS, OFFSET)
     z = coordinate(key, 0, stride, BITS, OFFSET)

@@ -87,6 +87,23 @@ def _nearer(
 
 @triton.jit
 @no_type_check
+def targets_about(
+    key, targets, n_targets, halvings, query_stride, target_stride, BITS: tl.constexpr, OFFSET: tl.constexpr
+):  # fmt: skip
+    """Where the targets in the cloud of each key begin and end, the same of all keys together, the first target at the
+    x of one of them or beyond, and whether they are of several clouds."""
+    cloud = key >> 3 * BITS << 3 * BITS
+    x_from_0 = ((key >> 2 * BITS) & ((1 << BITS) - 1)) * query_stride  # never negative: division rounds down
+    slab = x_from_0 // target_stride - OFFSET * query_stride // target_stride + OFFSET
+    begin = first_not_below(targets, cloud, n_targets, halvings)
+    first = first_not_below(targets, cloud + (slab << 2 * BITS), n_targets, halvings)
+    end = first_not_below(targets, cloud + (1 << 3 * BITS), n_targets, halvings)
+    low = tl.min(begin, axis=0)
+    return begin, end, low, tl.max(end, axis=0), tl.min(first, axis=0), tl.max(begin, axis=0) > low
+
+
+@triton.jit
+@no_type_check
 def swept(
     key, targets, n_targets, halvings, query_stride, target_stride,
     BITS: tl.constexpr, OFFSET: tl.constexpr, FREE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr,
@@ -99,15 +116,9 @@ def swept(
     """
     least = tl.min(key, axis=0)
     key = tl.where(key < FREE, key, least)  # the first one again
-    # The targets in the cloud of each query, and the first of them at its x or beyond:
-    cloud = key >> 3 * BITS << 3 * BITS
-    x_from_0 = ((key >> 2 * BITS) & ((1 << BITS) - 1)) * query_stride  # never negative: division rounds down
-    slab = x_from_0 // target_stride - OFFSET * query_stride // target_stride + OFFSET
-    begin = first_not_below(targets, cloud, n_targets, halvings)
-    first = first_not_below(targets, cloud + (slab << 2 * BITS), n_targets, halvings)
-    end = first_not_below(targets, cloud + (1 << 3 * BITS), n_targets, halvings)
-    low, high, start = tl.min(begin, axis=0), tl.max(end, axis=0), tl.min(first, axis=0)
-    mixed = tl.max(begin, axis=0) > low
+    begin, end, low, high, start, mixed = targets_about(
+        key, targets, n_targets, halvings, query_stride, target_stride, BITS, OFFSET
+    )
     x = coordinate(key, 2, query_stride, BITS, OFFSET)
     y = coordinate(key, 1, query_stride, BITS, OFFSET)
     z = coordinate(key, 0, query_stride, BITS, OFFSET)
