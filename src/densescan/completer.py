@@ -22,6 +22,8 @@ from densescan.completion import (
     check_enough,
     check_not_empty,
     sampler_of,
+    share_of_strays,
+    to_numpy,
     warn_of_strays,
 )
 from densescan.data.io import read_scan
@@ -219,17 +221,18 @@ class Completer:
             eps_fn = passes.predictor(points[None])
         with clock.stage("denoise"):  # 4. K noisy copies of each point, denoised
             (x_0,) = self._denoise(eps_fn, points[None], config, reduced.noise, on_step)
-            passes.check()
         with clock.stage("clean"):  # 5. drop what lies out of range, or above or below the scan
             x_init = points.repeat(config.repeat, 1)
-            rows = clean_scene(x_0, x_init, config.max_range).nonzero().squeeze(1)
+            kept, strays = clean_scene(x_0, x_init, config.max_range), share_of_strays(x_0, x_init)
+            passes.check()  # here the host waits for a GPU, for the first time since the scan was reduced
+            rows = kept.nonzero().squeeze(1)
             coarse = x_0[rows]
             check_not_empty(coarse, reduced.scan)
-            warn_of_strays(x_0, x_init, reduced.scan)
+            warn_of_strays(float(strays), reduced.scan)
         with clock.stage("refine"):  # 6. six points for one, each moved by up to 1 m
             scene = passes.refine(x_0, rows) if config.refine else coarse
             passes.check()
-        return Completion(_to_numpy(scene), _to_numpy(coarse), reduced.scan, clock.seconds, seed, config)
+        return Completion(to_numpy(scene), to_numpy(coarse), reduced.scan, clock.seconds, seed, config)
 
     def sample(
         self, points: Float[Tensor, "B N 3"], config: CompletionConfig, noise: NoiseFn
@@ -290,11 +293,3 @@ class Completer:
                 networks = networks.with_voxel_size(config.voxel_size)
             self._plain[key] = Passes(networks, config.guidance_scale)
         return self._plain[key]
-
-
-def _to_numpy(points: Float[Tensor, "M 3"]) -> Float32[np.ndarray, "M 3"]:
-    """From a GPU by way of memory that it copies to fast; there is little of that, so that it is not given away."""
-    if points.device.type != "cuda":
-        return points.cpu().numpy()
-    staged = torch.empty(points.shape, dtype=points.dtype, pin_memory=True)
-    return staged.copy_(points).numpy().copy()

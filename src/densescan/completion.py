@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from densescan.data.io import write_points
@@ -24,6 +24,7 @@ from densescan.errors import InputError
 
 SamplerName = Literal["sde-dpm-solver++", "dpm-solver++", "ddpm", "ddim", "consistent", "renoise"]
 LastStep = Literal["diffusers-0.18", "diffusers-new"]
+_Mark = float | torch.cuda.Event
 FAR, MOST_FAR = 10.0, 0.02
 """How far a sampled point may lie from where it was noised [m], and the share that may lie farther without a word."""
 MIN_POINTS = 2  # fewer have no spread, which the post-processing needs
@@ -122,20 +123,40 @@ class Completion:
         write_points(path, self.points)
 
 
-@dataclass
 class StageClock:
-    """Seconds of each stage, with what the device is still doing at its end."""
+    """Seconds of each stage. On a GPU they are those that pass there, from the first of a stage's launches to the last:
+    the host waits for none of them and launches the next stage meanwhile."""
 
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict)
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stages: dict[str, tuple[_Mark, _Mark]] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
+        began = self._mark()
         yield
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()
-        self.seconds[name] = time.perf_counter() - began
+        self._stages[name] = began, self._mark()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of every stage that is over; waits for the device."""
+        return {name: _seconds_between(*marks) for name, marks in self._stages.items()}
+
+    def _mark(self) -> _Mark:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+def _seconds_between(began: _Mark, ended: _Mark) -> float:
+    if isinstance(began, float) and isinstance(ended, float):
+        return ended - began
+    assert not isinstance(began, float)
+    assert not isinstance(ended, float)
+    ended.synchronize()
+    return began.elapsed_time(ended) / 1e3
 
 
 def sampler_of(config: CompletionConfig) -> Sampler:
@@ -161,10 +182,14 @@ def check_enough(points: Tensor, scan: Scan, config: CompletionConfig) -> None:
         )
 
 
-def warn_of_strays(x_0: Tensor, x_init: Tensor, scan: Scan) -> None:
-    """Points start a metre from the scan, more or less; where many end far from it, their predictions ran away."""
+def share_of_strays(x_0: Tensor, x_init: Tensor) -> Float[Tensor, ""]:
+    """Points start a metre from the scan, more or less: the share of those that end far from it."""
     far = ~((x_0 - x_init).square().sum(1) < FAR**2)  # NaN is far
-    share = float(far.float().mean())
+    return far.float().mean()
+
+
+def warn_of_strays(share: float, scan: Scan) -> None:
+    """Where many points end far from the scan, their predictions ran away."""
     if share > MOST_FAR:
         warnings.warn(
             f"{scan.path or 'the scan'}: {share:.0%} of the sampled points were carried off by more than {FAR:g} m; "
@@ -180,3 +205,11 @@ def check_not_empty(coarse: Tensor, scan: Scan) -> None:
             f"{scan.path or 'the scan'}: no point of the sampled scene is finite and within range and height of the "
             "scan; these weights do not suit the scan or the parameters: try the model's own steps, lam and sampler"
         )
+
+
+def to_numpy(points: Float[Tensor, "M 3"]) -> Float32[np.ndarray, "M 3"]:
+    """From a GPU by way of memory that it copies to fast; there is little of that, so that it is not given away."""
+    if points.device.type != "cuda":
+        return points.cpu().numpy()
+    staged = torch.empty(points.shape, dtype=points.dtype, pin_memory=True)
+    return staged.copy_(points).numpy().copy()

@@ -11,7 +11,7 @@ from torch import Tensor
 from densescan.nets.denoiser import Denoiser
 from densescan.nets.encoder import Condition, ConditionEncoder
 from densescan.nets.networks import Networks
-from densescan.sparse.backends.recording import Recording
+from densescan.sparse.backends.recording import Recording, check
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(x_t, t) -> eps_hat: predicted noise of the points x_t (B, M, 3) [m]; t is a scalar int64 tensor."""
@@ -103,8 +103,7 @@ class RecordedPasses(Passes):
 
     def check(self) -> None:
         """Raises: NoRoom: a scan or scene had more voxels than there is room for, or points that are not valid."""
-        for recording in (self._encoding, self._predicting, self._refining):
-            recording.check()
+        check(self._encoding, self._predicting, self._refining)
 
     def _condition(self, points: Float[Tensor, "B N 3"]) -> Condition:
         cond = super()._condition(points)

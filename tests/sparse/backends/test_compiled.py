@@ -136,7 +136,7 @@ NEAREST_POINT_FORM = {"BLOCK_Q": 64, "BLOCK_T": 64, "BLOCK_BOXES": 128}
 FARTHEST = {
     **dict.fromkeys(("points", "squares", "values", "greatest", "new", "candidates", "top"), _FLOAT32),
     **dict.fromkeys(("n_new", "counts", "settled", "wanted", "rows", "n_candidates", "done"), _INT32),
-    "length": "i32",
+    **{"length": "i32", "n_greatest": "i32"},
 }
 FARTHEST_FORM = {"CANDIDATES": 2048, "LEVELS": 64, "BLOCK": 512, "TOGETHER": 256}
 CASES = {
@@ -182,10 +182,10 @@ CASES = {
         "farthest",
         "_approach_kernel",
         FARTHEST,
-        {**FARTHEST_FORM, "BLOCK_NEW": 8},
+        {"CANDIDATES": 2048, "BLOCK": 64, "BLOCK_NEW": 32},
         False,
     ),
-    "farthest: count": ("farthest", "_count_kernel", FARTHEST, FARTHEST_FORM, False),
+    "farthest: count": ("farthest", "_count_kernel", FARTHEST, {**FARTHEST_FORM, "TOGETHER": 1024}, False),
     "farthest: gather": ("farthest", "_gather_kernel", FARTHEST, FARTHEST_FORM, False),
     "farthest: select": (
         "farthest",

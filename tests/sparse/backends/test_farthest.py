@@ -7,10 +7,24 @@ import torch
 from densescan.errors import InputError
 from densescan.geometry import sampling
 
-SMALL = {"_BLOCKS": (128, 16, 32, 32), "_TOGETHER": 2, "_LENGTHS": 256, "_CANDIDATES": 64, "_ROUNDS": 4}
+SMALL = {
+    "_BLOCK": 128,
+    "_NEAR": (32, 16),
+    "_SAFE": (32, 32),
+    "_TOGETHER": 2,
+    "_LENGTHS": 256,
+    "_CANDIDATES": 64,
+    "_ROUNDS": 4,
+}
 """Sizes by which small clouds take several programs, loops and batches of rounds."""
 
-FEW_PROGRAMS = {"_BLOCKS": (1024, 64, 256, 256), "_LENGTHS": 1024, "_CANDIDATES": 512}
+FEW_PROGRAMS = {
+    "_BLOCK": 1024,
+    "_NEAR": (1024, 64),
+    "_SAFE": (256, 256),
+    "_LENGTHS": 1024,
+    "_CANDIDATES": 512,
+}
 
 
 @pytest.fixture

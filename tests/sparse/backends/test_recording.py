@@ -21,20 +21,27 @@ def record(device):
         yield lambda: Recording(function)
 
 
+@pytest.fixture
+def check():
+    from densescan.sparse.backends.recording import check
+
+    return check
+
+
 def line(count, device):
     """So many voxels in a row, of 4,096 points."""
     x = torch.arange(4096, device=device) % count
     return torch.stack((torch.zeros_like(x), x, x, x), dim=1)
 
 
-def test_each_call_computes_anew(record, device):
+def test_each_call_computes_anew(record, check, device):
     recording = record()
     for count in (100, 40, 150):
         keys, coarse = recording(line(count, device))
         assert (keys < FIRST_FREE).sum() == count
         assert (coarse < FIRST_FREE).sum() == count // 2
         assert recording.output[0] is keys
-        recording.check()
+        check(recording)
 
 
 def test_inputs_are_copied(record, device):
@@ -45,15 +52,29 @@ def test_inputs_are_copied(record, device):
     assert torch.equal(coords, before)
 
 
-def test_scenes_that_leave_the_room_are_found(record, device):
+def test_scenes_that_leave_the_room_are_found(record, check, device):
     from densescan.sparse.backends.recording import NoRoom
 
     recording = record()
-    recording.check()  # nothing was asked for
+    check(recording)  # nothing was asked for
     recording(line(100, device))
     recording(line(4000, device))
     with pytest.raises(NoRoom):
-        recording.check()
+        check(recording)
+
+
+@pytest.mark.parametrize("small", [0, 1])
+def test_several_recordings_are_looked_at_at_once(record, check, device, small):
+    from densescan.sparse.backends.recording import NoRoom
+
+    both = record(), record()
+    for recording in both:
+        recording(line(100, device))
+    check(*both)
+    both[small](line(4000, device))
+    with pytest.raises(NoRoom):
+        check(*both)
+    check(*both)  # nothing was asked for since
 
 
 def test_shapes_are_those_of_the_first_call(record, device):
@@ -64,7 +85,7 @@ def test_shapes_are_those_of_the_first_call(record, device):
             recording(other)
 
 
-def test_a_first_call_that_fails_leaves_nothing_behind(device):
+def test_a_first_call_that_fails_leaves_nothing_behind(check, device):
     from densescan.sparse.backends.recording import Recording
 
     runs = []
@@ -78,7 +99,7 @@ def test_a_first_call_that_fails_leaves_nothing_behind(device):
     recording = Recording(function)
     with pytest.raises(torch.OutOfMemoryError):
         recording(torch.zeros(2, device=device))
-    recording.check()
+    check(recording)
     assert recording(torch.ones(3, device=device)).tolist() == [2, 2, 2]
 
 

@@ -33,13 +33,14 @@ from densescan.sparse.backends.recording import ALONE, recorded
 
 _CANDIDATES = 2048  # of a round, at most: fewer make for more rounds, more for points that nobody wants
 _ROUNDS = 16  # before the host looks whether they were enough
-_BLOCKS = (512, 8, 16, 256)
-"""Points of a program, new points that it looks at together; candidates of a program, and of those before them."""
+_BLOCK = 512  # points of a program that counts or gathers
+_NEAR = (64, 32)  # points of a program that looks at new ones, and how many of those it looks at together
+_SAFE = (16, 256)  # candidates of a program, and how many of those before them it looks at together
 _TOGETHER = 256  # blocks whose counts a program adds up at a time
 _LENGTHS = 8192  # memory and recording are made for multiples of so many points, and serve all clouds of less
 _LEVELS = 64  # two for each power of two of 32-bit numbers
 _FAR = torch.finfo(torch.float32).max  # squared distance while nothing is selected; the start's is infinite
-_COMPILE = {"enable_fp_fusion": False, "num_warps": 8}
+_COMPILE = {"enable_fp_fusion": False}
 """Products and sums are rounded one by one, as on the CPU: otherwise, other points would be selected."""
 
 
@@ -69,7 +70,7 @@ def _level(squares, top, LEVELS: tl.constexpr):
 @triton.jit
 @no_type_check
 def _approach_kernel(
-    points, squares, greatest, new, n_new, length,  # (3, L), (L,), (L / BLOCK,), (3, CANDIDATES), (1,)
+    points, squares, greatest, new, n_new, length,  # (3, L), (L,), (Q,), (3, CANDIDATES), (1,)
     CANDIDATES: tl.constexpr, BLOCK: tl.constexpr, BLOCK_NEW: tl.constexpr,
 ):  # fmt: skip
     """squares[p] = the least of it and of the squared distances to the new points; greatest: of each block."""
@@ -93,7 +94,7 @@ def _approach_kernel(
 @triton.jit
 @no_type_check
 def _count_kernel(
-    squares, values, greatest, top, counts, settled, length,  # (L,), (L,), (P,), (1,), (P, LEVELS), (P,)
+    squares, values, greatest, top, counts, settled, n_greatest,  # (L,), (L,), (Q,), (1,), (P, LEVELS), (P,)
     LEVELS: tl.constexpr, BLOCK: tl.constexpr, TOGETHER: tl.constexpr,
 ):  # fmt: skip
     """top = the greatest squared distance; counts[p, k] = points of block p at levels up to k.
@@ -103,9 +104,9 @@ def _count_kernel(
     block = tl.program_id(0)
     row = block * BLOCK + tl.arange(0, BLOCK)
     highest = tl.zeros((TOGETHER,), tl.float32)
-    for first in range(0, length // BLOCK, TOGETHER):
+    for first in range(0, n_greatest, TOGETHER):
         one = first + tl.arange(0, TOGETHER)
-        highest = tl.maximum(highest, tl.load(greatest + one, mask=one < length // BLOCK, other=0.0))
+        highest = tl.maximum(highest, tl.load(greatest + one, mask=one < n_greatest, other=0.0))
     summit = tl.max(highest, axis=0)
     level = _level(tl.load(squares + row), summit, LEVELS)
     up_to = tl.arange(0, LEVELS)
@@ -203,14 +204,15 @@ class _Selection:
 
     def __init__(self, length: int, device: torch.device) -> None:
         """length: of clouds at most, in whole blocks."""
-        blocks = length // _BLOCKS[0]
+        blocks = length // _BLOCK
         floats = partial(torch.zeros, dtype=torch.float32, device=device)
         ints = partial(torch.zeros, dtype=torch.int32, device=device)
         with torch.inference_mode(False):  # made in that mode, memory could be used in that mode alone
             self.points, self.squares, self.values = floats(3, length), floats(length), floats(length)
-            self.greatest, self.counts, self.settled = floats(blocks), ints(blocks, _LEVELS), ints(blocks)
+            self.greatest, self.top = floats(length // _NEAR[0]), floats(1)
+            self.counts, self.settled = ints(blocks, _LEVELS), ints(blocks)
             self.candidates, self.rows = floats(4, _CANDIDATES), ints(_CANDIDATES)
-            self.new, self.top = floats(3, _CANDIDATES), floats(1)
+            self.new = floats(3, _CANDIDATES)
             self.n_candidates, self.n_new, self.wanted, self.done = ints(1), ints(1), ints(1), ints(1)
         self.advance: Callable[[], None] = self._launch
         if device.type == "cuda":
@@ -230,27 +232,28 @@ class _Selection:
 
     def _launch(self) -> None:
         """Several rounds. Those after the last do nothing."""
-        block, block_new, block_one, block_other = _BLOCKS
-        length = self.points.shape[1]
-        grid = (length // block,)
+        near, block_new = _NEAR
+        block_one, block_other = _SAFE
+        length, wide = self.points.shape[1], {"num_warps": 8, **_COMPILE}
+        grid = (length // _BLOCK,)
         with on_device_of(self.points):
             for _ in range(_ROUNDS):
-                _approach_kernel[grid](
+                _approach_kernel[(length // near,)](
                     self.points, self.squares, self.greatest, self.new, self.n_new, length,
-                    CANDIDATES=_CANDIDATES, BLOCK=block, BLOCK_NEW=block_new, **_COMPILE,
+                    CANDIDATES=_CANDIDATES, BLOCK=near, BLOCK_NEW=block_new, num_warps=2, **_COMPILE,
                 )  # fmt: skip
                 _count_kernel[grid](
-                    self.squares, self.values, self.greatest, self.top, self.counts, self.settled, length,
-                    LEVELS=_LEVELS, BLOCK=block, TOGETHER=_TOGETHER, **_COMPILE,
+                    self.squares, self.values, self.greatest, self.top, self.counts, self.settled, length // near,
+                    LEVELS=_LEVELS, BLOCK=_BLOCK, TOGETHER=4 * _TOGETHER, **wide,
                 )  # fmt: skip
                 _gather_kernel[grid](
                     self.points, self.squares, self.top, self.counts, self.settled, self.wanted,
                     self.candidates, self.rows, self.n_candidates, self.n_new, self.done, length,
-                    CANDIDATES=_CANDIDATES, LEVELS=_LEVELS, BLOCK=block, TOGETHER=_TOGETHER, **_COMPILE,
+                    CANDIDATES=_CANDIDATES, LEVELS=_LEVELS, BLOCK=_BLOCK, TOGETHER=_TOGETHER, **wide,
                 )  # fmt: skip
                 _select_kernel[(triton.cdiv(_CANDIDATES, block_one),)](
                     self.candidates, self.rows, self.n_candidates, self.values, self.new, self.n_new,
-                    CANDIDATES=_CANDIDATES, BLOCK=block_one, BLOCK_OTHER=block_other, **_COMPILE,
+                    CANDIDATES=_CANDIDATES, BLOCK=block_one, BLOCK_OTHER=block_other, **wide,
                 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from threading import RLock
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from densescan.sparse.backends.room import Room, within
@@ -65,7 +66,7 @@ class Recording:
     def __init__(self, function: Callable[..., Any], absent: bool = False) -> None:
         self._function, self._absent = function, absent
         self._inputs: list[Tensor] = []
-        self._ready = False
+        self._ready = self._asked = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self.output: Any = None
         """Of the latest call. On a GPU the next call overwrites it."""
@@ -88,15 +89,8 @@ class Recording:
             self.output = self._run()
         else:
             self._graph.replay()
+        self._asked = True
         return self.output
-
-    def check(self) -> None:
-        """Look whether all calls since the last check had room; waits for the device.
-
-        Raises: NoRoom: they had not, and what they gave means nothing.
-        """
-        if self._ready and not self._room.held():
-            raise NoRoom
 
     def _prepare(self, inputs: tuple[Tensor, ...]) -> None:
         self._inputs = [given.clone() for given in inputs]
@@ -111,3 +105,18 @@ class Recording:
     def _run(self) -> Any:
         with within(self._room):
             return self._function(*self._inputs)
+
+    def verdict(self) -> Bool[Tensor, ""] | None:
+        """Whether all calls since the last verdict had room; None: there were none. What has no room gave nothing."""
+        asked, self._asked = self._asked, False
+        return self._room.held() if asked else None
+
+
+def check(*recordings: Recording) -> None:
+    """Look at the verdicts of several recordings; waits for the device, once.
+
+    Raises: NoRoom: one of them had no room, and what it gave means nothing.
+    """
+    verdicts = [verdict for recording in recordings if (verdict := recording.verdict()) is not None]
+    if verdicts and not bool(torch.stack(verdicts).all()):
+        raise NoRoom

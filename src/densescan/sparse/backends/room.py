@@ -55,9 +55,9 @@ class Room:
         torch.maximum(self._most, counts, out=self._most)
         self._valid.logical_and_(valid)
 
-    def held(self) -> bool:
-        """Whether every scene since the last question was valid and had room. Waits for the device."""
-        held = bool(self._valid & (self._most <= self.limits).all())
+    def held(self) -> Bool[Tensor, ""]:
+        """Whether every scene since the last question was valid and had room."""
+        held = self._valid & (self._most <= self.limits).all()
         self._valid.fill_(True)
         return held
 
