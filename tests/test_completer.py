@@ -543,11 +543,11 @@ def test_a_closed_stream_stops_sampling(completer, monkeypatch):
         return original(*args)
 
     monkeypatch.setattr(Denoiser, "forward", slow)
+    before = set(threading.enumerate())
     stream = completer.stream([A, B], guidance_scale=1.0)
     next(stream)
     stream.close()
     gate.set()
-    threads = [t for t in threading.enumerate() if t.name.startswith("densescan")]
-    for thread in threads:
+    for thread in set(threading.enumerate()) - before:
         thread.join(30)
     assert len(steps) <= CONFIG.steps + 1

@@ -89,24 +89,21 @@ def test_recorded_passes_are_the_plain_ones_and_wait_for_nothing(networks, devic
     for module in (denoiser, refiner):  # on a GPU rows need no number that repeats
         monkeypatch.setattr(module, "with_repeating_rows", lambda function, rows: function(rows))
 
+    rows = torch.arange(0, 2 * SMALL, 3, device=device)  # the others are absent
+
     def run(passes, seed, spread):
         scan, scene = points(SMALL, seed, spread).to(device), points(2 * SMALL, 9 + seed, spread).to(device)
-        return scene[0], passes.predictor(scan)(scene, T.to(device))
+        found = passes.predictor(scan)(scene, T.to(device))
+        return found, passes.refine(scene[0], rows)
 
-    def refine(scene):
-        return recorded._refining(torch.where((scene[:, 2] < 0.3)[:, None], scene, torch.nan))
-
-    scene, _ = run(recorded, seed=0, spread=1.0)  # finds the sizes, which it waits for
-    refine(scene)
+    run(recorded, seed=0, spread=1.0)  # finds the sizes, which it waits for
     with nothing_is_waited_for(monkeypatch):
-        scene, found = run(recorded, seed=1, spread=0.5)
-        refine(scene)
+        found, refined = run(recorded, seed=1, spread=0.5)
     recorded.check()
-    assert same(found, run(plain, seed=1, spread=0.5)[1])
+    expected, expected_refined = run(plain, seed=1, spread=0.5)
+    assert same(found, expected)
     assert found.abs().max() > 1e-3
-    rows = (scene[:, 2] < 0.3).nonzero().squeeze(1)
-    assert 0 < len(rows) < len(scene)
-    assert same(recorded.refine(scene, rows), plain.refine(scene, rows))
+    assert same(refined, expected_refined)
 
 
 def test_sizes_that_come_again_are_recorded(networks):

@@ -7,7 +7,7 @@ from densescan.sparse.tensor import Voxels
 
 CLOUDS = {
     "clouds of different size": ((90, 2, 25), -40, 40),
-    "more than a block of cells": ((400,), -90, 90),
+    "more than a block of cells": ((130,), -60, 60),
     "in one cell": ((60,), 0, 15),
     "single voxel": ((1,), -3, 3),
 }

@@ -160,7 +160,7 @@ CASES = {
     ),
     "codes of patterns": ("table_group", "_codes_kernel", GROUP, {**GROUP_FORM, "BLOCK": 128}, False),
     "tiles": ("table_group", "_tiles_kernel", GROUP, GROUP_FORM, False),
-    "columns in order": ("table_group", "_permute_kernel", GROUP, {**GROUP_FORM, "BLOCK": 512}, False),
+    "columns in order": ("table_group", "_permute_kernel", GROUP, {**GROUP_FORM, "BLOCK": 128}, False),
     "pairs counted": ("table_kernels", "_count_kernel", LISTS, {"BLOCK": 512}, False),
     "pairs listed": ("table_kernels", "_list_kernel", LISTS, {"BLOCK": 512}, False),
     "parents": ("table_kernels", "_parent_kernel", WAYS, {"BLOCK": 512}, False),

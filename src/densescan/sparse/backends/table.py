@@ -23,7 +23,7 @@ MISSING = -1
 MOST_OFFSETS = 27
 SORTED_TOGETHER = 1 << 31 - MOST_OFFSETS
 """Tables whose numbers fit beside a pattern into 32 bits, the sign left out."""
-TILE_SIZES = [1 << i for i in range(10)]
+TILE_SIZES = [1 << i for i in range(9)]
 """Columns of a tile that Triton's kernels know."""
 Fill = Callable[[Int32[Tensor, "K V_out"]], object]
 """Writes a table into memory that it is given."""

@@ -16,12 +16,11 @@ from torch import Tensor
 
 from densescan.sparse.backends import room
 from densescan.sparse.backends.launch import COMPILE, cdiv, on_device_of, power_of_two
-from densescan.sparse.backends.table import MOST_OFFSETS, Tiles, offset_weights
+from densescan.sparse.backends.table import MOST_OFFSETS, TILE_SIZES, Tiles, offset_weights
 
 _COLUMNS = 128  # columns of a program that has all their entries
-_SPAN = 512
-"""Programs count the columns of each table from a multiple of this on: it holds whole blocks, so that no program has
-columns of two tables, and is how many columns of one row a program has."""
+_SPAN = max(TILE_SIZES)
+"""Programs count the columns of each table from a multiple of this on, so that none has columns of two tables."""
 _FIELDS = 5  # of a table's layout: offsets, columns, its first entry, its first column, the same for programs
 
 
@@ -71,18 +70,19 @@ def _codes_kernel(
 @no_type_check
 def _permute_kernel(
     entries, layout, order, ordered, own,  # int32, (T, FIELDS) int64, int64, int32, int32
-    T: tl.constexpr, TS: tl.constexpr, FIELDS: tl.constexpr, BLOCK: tl.constexpr,
+    T: tl.constexpr, TS: tl.constexpr, FIELDS: tl.constexpr, KS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Columns in the order of all tables one after the other; own: that order, counted from each table's first column.
-    Grid (blocks, offsets)."""
-    place, k = tl.program_id(0) * BLOCK, tl.program_id(1)
+    """
+    place = tl.program_id(0) * BLOCK
     _, n_offsets, n, entry, first, start = _table_at(layout, place, T, TS, FIELDS)
+    k = tl.arange(0, KS)[:, None]
     column = place - start + tl.arange(0, BLOCK)
-    inside = column < tl.where(k < n_offsets, n, 0)
-    source = tl.load(order + first + column, mask=inside, other=0).to(tl.int32) - first
-    row = tl.load(entries + entry + (k * n + source), mask=inside, other=0)
-    tl.store(ordered + entry + (k * n + column), row, mask=inside)
-    tl.store(own + first + column, source, mask=k * n + column < n)  # once
+    source = tl.load(order + first + column, mask=column < n, other=0).to(tl.int32) - first
+    tl.store(own + first + column, source, mask=column < n)
+    there = (k < n_offsets) & (column < n)[None, :]
+    row = tl.load(entries + entry + (k * n + source[None, :]), mask=there, other=0)
+    tl.store(ordered + entry + (k * n + column[None, :]), row, mask=there)
 
 
 @triton.jit
@@ -148,15 +148,15 @@ class TableGroup:
                     MOST_OFFSETS=MOST_OFFSETS, KS=self._weights.shape[1], BLOCK=_COLUMNS, **self._form,
                 )  # fmt: skip
                 order = torch.argsort(codes, stable=True)
-                most = max(n_offsets for n_offsets, _ in self._shapes)
-                _permute_kernel[(self._end // _SPAN, most)](
-                    self._entries, self._layout, order, ordered, own, BLOCK=_SPAN, **self._form
-                )
+                _permute_kernel[(self._end // _COLUMNS,)](
+                    self._entries, self._layout, order, ordered, own,
+                    KS=self._weights.shape[1], BLOCK=_COLUMNS, **self._form,
+                )  # fmt: skip
         self._entries = ordered
         return list(own.split([n for _, n in self._shapes]))
 
     def tiles(self, size: int) -> list[Tiles]:
-        """`NeighbourTable.tiles` of all tables; kept. size: a power of two, at most 512."""
+        """`NeighbourTable.tiles` of all tables; kept. size: one of `table.TILE_SIZES`."""
         if size not in self._tiles:
             self._tiles[size] = self._find_tiles(size)
         return self._tiles[size]
