@@ -9,15 +9,17 @@ import pytest
 import torch
 
 from densescan.nets import denoiser, refiner
+from densescan.nets.blocks import ResidualBlock
 from densescan.nets.denoiser import Denoiser
 from densescan.nets.encoder import ConditionEncoder
-from densescan.nets.fused import fuse
+from densescan.nets.fused import FusedPointwise, FusedResidual, fuse
 from densescan.nets.minkunet import NetConfig
 from densescan.nets.networks import Networks
 from densescan.nets.passes import Passes, RecordedPasses, Recordings
 from densescan.nets.refiner import Refiner
 from densescan.sparse.backends import using
 from densescan.sparse.backends.recording import NoRoom
+from densescan.sparse.tensor import SparseTensor
 
 CONFIGS = {
     "released": NetConfig(width=1 / 24, voxel_size=0.01),
@@ -104,6 +106,28 @@ def test_recorded_passes_are_the_plain_ones_and_wait_for_nothing(networks, devic
     assert same(found, expected)
     assert found.abs().max() > 1e-3
     assert same(refined, expected_refined)
+
+
+@pytest.mark.parametrize("norm", ["batch", "bounded", "layer"])
+def test_a_shortcut_of_batch_norm_is_part_of_its_block_s_second_convolution(norm, device, monkeypatch):
+    from densescan.sparse.backends import levels
+
+    torch.manual_seed(0)
+    plain = ResidualBlock(6, 10, norm).eval()
+    for module in plain.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            for values in (module.running_mean, module.running_var, module.weight, module.bias):
+                values.data.uniform_(0.5, 1.5)
+    coords = torch.nn.functional.pad(torch.randint(-3, 3, (40, 3)), (1, 0)).to(device)
+    voxels = levels.voxelise(coords).voxels
+    x = SparseTensor(torch.randn(len(voxels), 6, device=device), voxels)
+    block, launched = FusedResidual(plain).to(device), []
+    original = FusedPointwise.forward
+    monkeypatch.setattr(FusedPointwise, "forward", lambda *args: launched.append(1) or original(*args))
+    with using("torch"):
+        expected = plain.to(device)(x).feats
+    torch.testing.assert_close(block(x).feats, expected)
+    assert len(launched) == (norm != "batch")
 
 
 def test_sizes_that_come_again_are_recorded(networks):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from densescan.sparse import chunks, kernel_map
-from densescan.sparse.epilogue import Epilogue
+from densescan.sparse.epilogue import Epilogue, RowProduct
 from densescan.sparse.functional import finished_conv, points_to_voxels, sparse_conv
 from densescan.sparse.rows import RowScale, gather
 from densescan.sparse.tensor import Voxels, voxelise
@@ -294,6 +294,20 @@ def test_a_finished_convolution_is_its_parts(layer, fine, spent, same_rows):
     assert (found.data_ptr() == residual.data_ptr()) == spent
     assert spent or torch.equal(given, feats)
     assert spent or torch.equal(kept, residual)
+
+
+@every_layer
+@crowded
+def test_a_product_of_the_output_rows_is_added(layer, fine):
+    source, target = layer.levels(fine)
+    feats, kernel = draw(len(source), 2, 3), draw(layer.offsets, 3, 4, seed=3)
+    product = RowProduct(draw(len(target), 2, 6, seed=6), draw(6, 4, seed=7))
+    plain = [sparse_conv(copy.contiguous(), kernel, layer.map(fine)) for copy in feats.unbind(1)]
+    expected = torch.relu(torch.stack(plain, dim=1) + draw(4, seed=8) + product.feats @ product.kernel)
+    epilogue = Epilogue(shift=draw(4, seed=8), relu=True)
+    torch.testing.assert_close(
+        finished_conv(feats, kernel, layer.map(fine), epilogue, product=product), expected
+    )
 
 
 def test_factors_of_rows_are_the_same_in_blocks():

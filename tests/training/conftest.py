@@ -24,8 +24,8 @@ CROPS = CropConfig(
     scan_points=150, truth_points=300, min_reduced=600, max_reduced=800, max_range=20.0, truth_margin=0.5
 )
 NETS = {
-    "released": NetConfig(width=0.25, voxel_size=0.2),
-    "own": NetConfig(width=0.25, norm="layer", voxel_size=0.2, point_features="local", see_scan=True),
+    "released": NetConfig(width=0.125, voxel_size=0.2),
+    "own": NetConfig(width=0.125, norm="layer", voxel_size=0.2, point_features="local", see_scan=True),
 }
 
 

@@ -32,9 +32,9 @@ CROPS = CropConfig(
     scan_points=150, truth_points=300, min_reduced=600, max_reduced=800, max_range=20.0, truth_margin=0.5
 )
 FORMS = {
-    "released": (NetConfig(width=0.25, voxel_size=0.2), CompletionConfig(guidance_scale=6.0)),
+    "released": (NetConfig(width=0.125, voxel_size=0.2), CompletionConfig(guidance_scale=6.0)),
     "own": (
-        NetConfig(width=0.25, norm="layer", voxel_size=0.2, point_features="local", see_scan=True),
+        NetConfig(width=0.125, norm="layer", voxel_size=0.2, point_features="local", see_scan=True),
         CompletionConfig(guidance_scale=1.0, sampler="consistent"),
     ),
 }

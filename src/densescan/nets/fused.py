@@ -17,7 +17,7 @@ from densescan.nets.blocks import DownBlock, ResidualBlock, UpBlock
 from densescan.nets.denoiser import Denoiser
 from densescan.nets.minkunet import EncoderHalf
 from densescan.sparse.backends import backend_of
-from densescan.sparse.epilogue import Epilogue
+from densescan.sparse.epilogue import Epilogue, RowProduct
 from densescan.sparse.functional import finished_conv, pointwise_conv
 from densescan.sparse.modules import BatchNorm, LayerNorm, PointwiseConv, SparseConv
 from densescan.sparse.rows import RowScale
@@ -67,14 +67,20 @@ class FusedConv(_Folded):
         skip: SparseTensor | None = None,
         scale: RowScale | None = None,
         shortcut: Tensor | None = None,
-        spent: bool = False,
     ) -> SparseTensor:
-        """skip, scale: as for `UpBlock`. shortcut: features to add before the ReLU. spent: they are not needed
-        afterwards."""
+        """skip, scale: as for `UpBlock`. shortcut: features to add before the ReLU; they are not needed afterwards."""
         finer, beside = (None, None) if skip is None else (skip.voxels, skip.feats)
         kernel_map, voxels = self.route(x.voxels, finer)
-        epilogue = replace(self.norm, residual=shortcut, spent=spent, relu=True)
+        epilogue = replace(self.norm, residual=shortcut, spent=True, relu=True)
         return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, epilogue, scale, beside), voxels)
+
+    def with_product(self, x: SparseTensor, product: RowProduct, shift: Tensor) -> SparseTensor:
+        """The same with a product in place of features to add. shift: takes the place of the norm's."""
+        kernel_map, voxels = self.route(x.voxels)
+        epilogue = Epilogue(shift=shift, relu=True)
+        return SparseTensor(
+            finished_conv(x.feats, self.kernel, kernel_map, epilogue, product=product), voxels
+        )
 
 
 class FusedPointwise(_Folded):
@@ -86,7 +92,8 @@ class FusedPointwise(_Folded):
 
 
 class FusedResidual(nn.Module):
-    """`ResidualBlock` in two passes, or three where it changes the width.
+    """`ResidualBlock` in two passes, or three where it changes the width; on a GPU in two, for a shortcut of batch norm
+    without limits becomes part of the second convolution.
 
     The features that it is given may be written over: in these networks nothing else needs the input of a block.
     """
@@ -97,10 +104,17 @@ class FusedResidual(nn.Module):
         self.first = FusedConv(first, norm)
         self.second = FusedConv(second, last_norm)
         self.shortcut = FusedPointwise(*_parts(block.downsample)) if len(block.downsample) else None
+        self.both_shifts: nn.Parameter | None = None
+        if self.shortcut is not None and self.shortcut.bias is not None and self.shortcut.limits is None:
+            assert self.second.bias is not None
+            self.both_shifts = nn.Parameter(self.second.bias + self.shortcut.bias, False)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        if self.shortcut is not None and self.both_shifts is not None and backend_of(x.feats) == "triton":
+            product = RowProduct(x.feats, self.shortcut.kernel)
+            return self.second.with_product(self.first(x), product, self.both_shifts)
         shortcut = x.feats if self.shortcut is None else self.shortcut(x)
-        out: SparseTensor = self.second(self.first(x), shortcut=shortcut, spent=True)
+        out: SparseTensor = self.second(self.first(x), shortcut=shortcut)
         return out
 
 

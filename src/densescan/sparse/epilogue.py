@@ -13,6 +13,14 @@ REGISTER = 32  # numbers of a reduced type that PyTorch takes at once
 
 
 @dataclass(frozen=True)
+class RowProduct:
+    """What a convolution adds to its sums: the product of features on its output rows with a matrix."""
+
+    feats: Float[Tensor, "V_out *G C"]
+    kernel: Float[Tensor, "C C_out"]
+
+
+@dataclass(frozen=True)
 class Epilogue:
     """Layer norm, gain, shift, limits, residual, ReLU, in this order; all may be missing."""
 

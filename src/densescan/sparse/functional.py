@@ -6,6 +6,7 @@ device, they compute instead.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from densescan.sparse.backends import backend_of
 from densescan.sparse.chunks import Batch, Chunk
-from densescan.sparse.epilogue import Epilogue
+from densescan.sparse.epilogue import Epilogue, RowProduct
 from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.matmul import ROWS_AT_ONCE, batch_limit, matmul, repeating_size, row_blocks
 from densescan.sparse.rows import RowScale
@@ -196,16 +197,21 @@ def finished_conv(
     epilogue: Epilogue,
     scale: RowScale | None = None,
     beside: Float[Tensor, "V_out *G C_beside"] | None = None,
+    product: RowProduct | None = None,
 ) -> Float[Tensor, "V_out *G C"]:
     """`sparse_conv` of scaled rows, with what follows it done to rows that are still at hand. Not differentiable.
 
     Several copies G of the features share every row list and every look at the kernel. beside: features of the same
-    rows, whose channels follow those of the result.
+    rows, whose channels follow those of the result. product: is added to the sums; neither with a scale nor with more
+    of an epilogue than shift and ReLU.
     """
     if backend_of(feats) == "triton":
         from densescan.sparse.backends import triton
 
-        return triton.fused_conv(feats, kernel, kernel_map, epilogue, scale, beside)
+        return triton.fused_conv(feats, kernel, kernel_map, epilogue, scale, beside, product)
+    if product is not None:
+        added = pointwise_conv(product.feats, product.kernel, Epilogue())
+        epilogue = replace(epilogue, residual=added, spent=True)
     c_out = kernel.shape[2]
     if epilogue.residual is not None and epilogue.spent and beside is None:
         out = epilogue.residual

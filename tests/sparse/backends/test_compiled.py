@@ -27,7 +27,7 @@ def compiled(module, name, types, constants, options):
     signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names)
-               if types.get(name, "").startswith("*") or name in ("c_in", "c_out")}
+               if types.get(name, "").startswith("*") or name in ("c_in", "c_out", "c_other")}
     source = ASTSource(kernel, signature, constants, aligned)
     ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
     waits = re.findall(r"cp\\.async\\.wait_group\\s+(\\d+)", ptx)
@@ -44,10 +44,10 @@ print(json.dumps(found))
 """
 _BF16, _INT32, _INT64, _FLOAT32 = "*bf16", "*i32", "*i64", "*fp32"
 CONV = {
-    **dict.fromkeys(("feats", "kernel", "out", "scale", "residual"), _BF16),
+    **dict.fromkeys(("feats", "kernel", "out", "scale", "residual", "other", "other_kernel"), _BF16),
     **dict.fromkeys(("table", "offsets", "counts"), _INT32),
     **dict.fromkeys(("gain", "shift", "limits"), _FLOAT32),
-    **dict.fromkeys(("n_out", "copies", "c_in", "c_out", "stride_out", "spare"), "i32"),
+    **dict.fromkeys(("n_out", "copies", "c_in", "c_out", "c_other", "stride_out", "spare"), "i32"),
     "eps": "fp32",
     **{"order": _INT32, "scale_rows": _INT64},
 }
@@ -63,6 +63,7 @@ CONV_FORM = {
     },
     **{
         "BLOCKS_IN": 3,
+        "BLOCKS_OTHER": 0,
         "WHOLE_IN": True,
         "WHOLE_OUT": False,
         "POINTWISE": False,
@@ -142,6 +143,13 @@ FARTHEST_FORM = {"CANDIDATES": 2048, "LEVELS": 64, "BLOCK": 512, "TOGETHER": 256
 CASES = {
     "convolution": ("kernels", "convolve_kernel", CONV, CONV_FORM, True),
     "convolution of scaled rows": ("kernels", "convolve_kernel", CONV, {**CONV_FORM, "SCALED": True}, True),
+    "convolution beside a product": (
+        "kernels",
+        "convolve_kernel",
+        CONV,
+        {**CONV_FORM, "BLOCKS_OTHER": 4, "LIMITS": False, "RESIDUAL": False},
+        True,
+    ),
     "products of rows": ("kernels", "convolve_kernel", CONV, {**CONV_FORM, "K": 1, "POINTWISE": True}, True),
     "weight gradient": ("kernels", "kernel_gradient_kernel", GRADIENT, GRADIENT_FORM, True),
     "neighbours": (

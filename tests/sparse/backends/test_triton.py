@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from densescan.sparse.backends import using
-from densescan.sparse.epilogue import Epilogue
+from densescan.sparse.epilogue import Epilogue, RowProduct
 from densescan.sparse.functional import finished_conv, sparse_conv
 from densescan.sparse.tensor import Voxels
 
@@ -232,6 +232,24 @@ def test_copies_of_the_features_share_a_map(backend, case, draw, device, layer):
         return backend.fused_conv(feats[:, copy], kernel.detach(), kernel_map, epilogue, scale)
 
     torch.testing.assert_close(run(slice(None)), torch.stack((run(0), run(1)), dim=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("cloud", "channels"), [("crowded", (96, 96, 128)), ("lonely", (5, 7, 40))])
+def test_a_product_of_the_output_rows_is_added_to_the_sums(backend, case, draw, cloud, channels, dtype):
+    """As the shortcut of a residual block; its blocks of channels are more, and not all of them whole."""
+    c_in, c_out, c_other = channels
+    kernel_map, feats, kernel = case("submanifold", cloud, c_in, c_out, dtype)
+    feats = torch.stack((feats.detach(), draw(*feats.shape, seed=9, dtype=dtype)), dim=1)
+    other = draw(kernel_map.n_out, 2, c_other, seed=6, dtype=dtype)
+    product = RowProduct(other, draw(c_other, c_out, seed=7, dtype=dtype))
+    epilogue = Epilogue(shift=draw(c_out, seed=11), relu=True)
+    with using("torch"):
+        sums = [sparse_conv(x.double(), kernel.double(), kernel_map) for x in feats.unbind(1)]
+    sums = torch.stack(sums, dim=1) + other.double() @ product.kernel.double()
+    expected = (sums + epilogue.shift).relu()
+    found = backend.fused_conv(feats, kernel.detach(), kernel_map, epilogue, product=product)
+    assert_near([found], [expected], TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("copies", [3, 4, 6])

@@ -72,8 +72,7 @@ def _permute_kernel(
     entries, layout, order, ordered, own,  # int32, (T, FIELDS) int64, int64, int32, int32
     T: tl.constexpr, TS: tl.constexpr, FIELDS: tl.constexpr, KS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Columns in the order of all tables one after the other; own: that order, counted from each table's first column.
-    """
+    """Columns in the order of all tables, one after the other; own: the same, counted from each table's first."""
     place = tl.program_id(0) * BLOCK
     _, n_offsets, n, entry, first, start = _table_at(layout, place, T, TS, FIELDS)
     k = tl.arange(0, KS)[:, None]

@@ -16,7 +16,7 @@ from densescan.sparse.backends import room
 from densescan.sparse.backends.kernels import convolve_kernel, kernel_gradient_kernel
 from densescan.sparse.backends.launch import COMPILE, INTERPRETED, cdiv, on_device_of, power_of_two, precision
 from densescan.sparse.backends.table import NeighbourTable, table_of
-from densescan.sparse.epilogue import Epilogue
+from densescan.sparse.epilogue import Epilogue, RowProduct
 from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.rows import RowScale
 
@@ -89,16 +89,17 @@ def fused_conv(
     epilogue: Epilogue | None = None,
     scale: RowScale | None = None,
     beside: Float[Tensor, "V_out *G C_beside"] | None = None,
+    product: RowProduct | None = None,
 ) -> Float[Tensor, "V_out *G C"]:
     """A convolution with what surrounds it, in one pass; not differentiable.
 
     Several copies G of the features, such as the guided and the unguided branch, share the map. beside: features of the
-    same rows, whose channels follow those of the result.
+    same rows, whose channels follow those of the result. product: is added to the sums; not with a scale.
     """
     if scale is not None and scale.rows is None:
         feats, scale = scale(feats), None
     if beside is None:
-        return convolve(feats, kernel, table_of(kernel_map), epilogue, scale)
+        return convolve(feats, kernel, table_of(kernel_map), epilogue, scale, product=product)
     c_out = kernel.shape[2]
     out = beside.new_empty(*beside.shape[:-1], c_out + beside.shape[-1])
     _copy(beside, out[..., c_out:])
@@ -147,11 +148,12 @@ def convolve(
     blocks: Blocks | None = None,
     out: Tensor | None = None,
     present: Tensor | None = None,
+    product: RowProduct | None = None,
 ) -> Tensor:
     """`fused_conv` on a neighbour table; None: the kernel has one offset, and each row goes to itself.
 
     out: where the result is written, which may be the first channels of wider rows; None: memory of its own. present:
-    as for `pointwise`, without a table.
+    as for `pointwise`, without a table. product: not without a table, nor with a scale.
     Raises: ValueError: types or row counts that do not fit, or more elements than 32-bit indices reach.
     """
     epilogue = epilogue or Epilogue()
@@ -166,6 +168,9 @@ def convolve(
         out = kernel.new_empty(n_out, *feats.shape[1:-1], c_out)
     if not out.numel():
         return out
+    other, c_other = None, 0
+    if product is not None:
+        other, c_other = _contiguous(product.feats), product.feats.shape[-1]
     columns = blocks.rows // together
     tiles = table.tiles(columns) if table is not None else None
     grid = (cdiv(n_out, columns) * cdiv(c_out, blocks.c_out), copies // together)
@@ -178,13 +183,14 @@ def convolve(
             table.rows if table is not None else absent, absent,
             tiles.offsets if tiles is not None else absent, counts,
             _pointer(scale.weight if scale else None, feats), _pointer(scale.rows if scale else None, absent),
+            _pointer(other, feats), _pointer(product.kernel if product else None, kernel), c_other,
             _pointer(epilogue.gain, feats), _pointer(epilogue.shift, feats), _pointer(epilogue.limits, feats),
             _pointer(epilogue.residual, feats), epilogue.layer_eps or 0.0,
             n_out, copies, c_in, c_out, out.stride(-2), int(spare),
             K=kernel.shape[0], TOGETHER=together,
             BLOCK_ROWS=blocks.rows, BLOCK_OUT=blocks.c_out, BLOCK_IN=blocks.c_in,
-            BLOCKS_IN=cdiv(c_in, blocks.c_in),
-            WHOLE_IN=c_in % blocks.c_in == 0, WHOLE_OUT=c_out % blocks.c_out == 0,
+            BLOCKS_IN=cdiv(c_in, blocks.c_in), BLOCKS_OTHER=cdiv(c_other, blocks.c_in),
+            WHOLE_IN=(c_in % blocks.c_in, c_other % blocks.c_in) == (0, 0), WHOLE_OUT=c_out % blocks.c_out == 0,
             POINTWISE=table is None, SCALED=scale is not None, LAYER_NORM=epilogue.layer_eps is not None,
             GAIN=epilogue.gain is not None, SHIFT=epilogue.shift is not None,
             LIMITS=epilogue.limits is not None, RESIDUAL=epilogue.residual is not None,
