@@ -36,6 +36,7 @@ from runs import (
 
 from densescan.errors import InputError
 from densescan.metrics.chamfer import chamfer_distance
+from densescan.training.record import cpu_model
 
 RESULTS = Path(__file__).parent / "results"
 STAGES = ("crop", "reduce", "encode", "denoise", "clean", "refine")
@@ -90,12 +91,7 @@ def differences(ours: Run, plain: Run) -> dict[str, dict[str, float]]:
 
 def hardware(threads: int) -> str:
     """Processor, threads and versions."""
-    cpu_info = Path("/proc/cpuinfo")
-    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
-    model = next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-    return f"{model}, {threads} threads, torch {torch.__version__}, Python {platform.python_version()}"
+    return f"{cpu_model()}, {threads} threads, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 def commit() -> str:
