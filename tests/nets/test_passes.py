@@ -137,9 +137,12 @@ def test_sizes_that_come_again_are_recorded(networks):
     first = recordings.of(plain, 10, 2)
     assert isinstance(first, RecordedPasses)
     assert recordings.of(plain, 10, 2) is first
+    assert first._predicting._boxed
     recordings.forget(first)
-    assert isinstance(recordings.of(plain, 10, 2), RecordedPasses)
-    assert recordings.of(plain, 10, 2) is not first
+    second = recordings.of(plain, 10, 2)
+    assert isinstance(second, RecordedPasses)
+    assert second is not first
+    assert not second._predicting._boxed, "it would be found too small again and again"
 
 
 def test_the_latest_recordings_are_kept_and_others_leave_the_memory(networks):

@@ -74,17 +74,17 @@ class RecordedPasses(Passes):
     nothing. Results are the same to the bit. A prediction is overwritten by the next one.
 
     Scenes that leave the room of the recordings, which is half as large again as what their first calls needed, are
-    found by `check`. taken: held by the thread whose scan is being completed.
+    found by `check`. taken: held by the thread whose scan is being completed. boxed: as for `Recording`.
     """
 
-    def __init__(self, networks: Networks, guidance_scale: float) -> None:
+    def __init__(self, networks: Networks, guidance_scale: float, boxed: bool = True) -> None:
         super().__init__(networks, guidance_scale)
         if self.scale != 1.0:
             self._uncond(1)
         self.taken = Lock()
-        self._encoding = Recording(self._condition)
-        self._predicting = Recording(lambda x_t, t: self._predict(x_t, t, self._encoding.output))
-        self._refining = Recording(self._refined, absent=True)
+        self._encoding = Recording(self._condition, boxed=boxed)
+        self._predicting = Recording(lambda x_t, t: self._predict(x_t, t, self._encoding.output), boxed=boxed)
+        self._refining = Recording(self._refined, absent=True, boxed=boxed)
 
     def predictor(self, points: Float[Tensor, "1 N 3"]) -> Predict:
         """As `Passes`; good until the next call."""
@@ -123,7 +123,9 @@ class Recordings:
     REMEMBERED = 64  # sizes that came once
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[Hashable, ...], None] = {}
+        self._seen: dict[tuple[Hashable, ...], bool] = {}
+        """Whether a recording of such sizes had no room: the next one has no box, so that scans of two kinds do not
+        make each other's be recorded anew again and again."""
         self._kept: dict[tuple[Hashable, ...], RecordedPasses] = {}
 
     def of(self, plain: Passes, *sizes: int) -> RecordedPasses | None:
@@ -131,16 +133,19 @@ class Recordings:
         long as a few completions."""
         key = plain, *sizes
         if key not in self._seen:
-            self._seen[key] = None
+            self._seen[key] = False
             _keep_latest(self._seen, self.REMEMBERED)
             return None
-        recorded = self._kept.pop(key, None) or RecordedPasses(plain.networks, plain.scale)
+        recorded = self._kept.pop(key, None)
+        if recorded is None:
+            recorded = RecordedPasses(plain.networks, plain.scale, boxed=not self._seen[key])
         self._kept[key] = recorded
         _keep_latest(self._kept, self.MOST)
         return recorded
 
     def forget(self, recorded: RecordedPasses) -> None:
         """Record anew when the next scan comes."""
+        self._seen |= {key: True for key, kept in self._kept.items() if kept is recorded}
         self._kept = {key: kept for key, kept in self._kept.items() if kept is not recorded}
 
 

@@ -116,13 +116,12 @@ LEVELS = {
         ("coords", "keys", "places", "order", "ranks", "levels", "rows", "firsts", "begins"), _INT64
     ),
     **dict.fromkeys(("limits", "parents", "slots", "cells"), _INT64),
-    **{"fit": "*i8", "n": "i32"},
+    **dict.fromkeys(("n", "begin", "clouds", "x_low", "y_low", "z_low", "x_size", "y_size", "z_size"), "i32"),
+    "fit": "*i8",
 }
 LEVELS_FORM = {
     **{
         "LEVELS": 5,
-        "MAX_COORD": (1 << 15) - 2,
-        "MAX_BATCH": 1 << 14,
         "ABSENT": -1,
         "BITS": 16,
         "BIAS": 1 << 15,
@@ -175,6 +174,13 @@ CASES = {
     "children": ("table_kernels", "_children_kernel", WAYS, {"BLOCK": 512}, False),
     "means": ("means", "_means_kernel", MEANS, {"C": 6, "SPARE": True, "BLOCK": 256}, False),
     "levels: places": ("level_kernels", "_places_kernel", LEVELS, LEVELS_FORM, False),
+    "levels: short places": (
+        "level_kernels",
+        "_places_kernel",
+        {**LEVELS, "places": _INT32},
+        LEVELS_FORM,
+        False,
+    ),
     "levels: rows": ("level_kernels", "_rows_kernel", LEVELS, LEVELS_FORM, False),
     "levels: parents": ("level_kernels", "_parents_kernel", LEVELS, LEVELS_FORM, False),
     "nearest": ("search", "_nearest_kernel", NEAREST, NEAREST_FORM, False),

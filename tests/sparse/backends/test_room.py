@@ -63,7 +63,7 @@ def learnt(room, voxelised, coords, device):
     first = room.Room(device)
     voxelised(coords(), first)
     assert first.held()
-    return room.Room(device, first.enough())
+    return first.enough()
 
 
 def test_a_room_has_as_many_rows_whatever_the_scene(room, voxelised, coords, learnt):
@@ -125,6 +125,39 @@ def test_absent_points_fill_no_voxel(room, voxelised, coords, learnt, allowed):
     assert torch.equal(found.inverse[present], expected.inverse)
     assert (found.inverse[~present] < len(found.voxels)).all()
     assert learnt.held() == allowed
+
+
+def test_a_room_has_a_box_that_is_sorted_by_short_numbers(room, voxelised, coords, device, monkeypatch):
+    """Larger than what was found; points outside it are noticed, and it changes nothing for the others."""
+    from densescan.sparse.backends import box, levels
+
+    monkeypatch.setattr(box, "SHORT", 40_000)  # so that the largest box is not large
+    types, original = [], levels.places
+    monkeypatch.setattr(
+        levels, "places", lambda *args: types.append(original(*args)[1].dtype) or original(*args)
+    )
+    first = room.Room(device)
+    voxelised(coords(), first)
+    learnt, wide = first.enough(), first.enough(boxed=False)
+    assert learnt.box.places <= 40_000
+    assert wide.box == box.EVERYWHERE
+    lowest, highest = coords().amin(0)[1:].tolist(), coords().amax(0)[1:].tolist()
+    for low, size, least, most in zip(learnt.box.low, learnt.box.size, lowest, highest, strict=True):
+        assert low < least
+        assert most < low + size - 1
+    boxed, expected = voxelised(coords(1), learnt), voxelised(coords(1), wide)
+    assert types == [torch.int64, torch.int32, torch.int64]
+    for found, wanted in zip(chain(boxed.voxels), chain(expected.voxels), strict=True):
+        assert torch.equal(found.keys[: len(wanted)], wanted.keys[: len(found)])
+    assert torch.equal(boxed.inverse, expected.inverse)
+    assert torch.equal(boxed.order, expected.order)
+    assert learnt.held()
+    far = coords(1)
+    far[5, 2] = learnt.box.low[1] + learnt.box.size[1]
+    voxelised(far, learnt)
+    voxelised(far, wide)
+    assert not learnt.held()
+    assert wide.held()
 
 
 @pytest.mark.parametrize(("column", "value"), [(1, MAX_COORD + 1), (3, -MAX_COORD - 1), (0, 1 << 14)])

@@ -13,8 +13,9 @@ import triton.language as tl
 from jaxtyping import Int, Int32
 from torch import Tensor
 
+from densescan.sparse.backends.box import LEVELS
 from densescan.sparse.backends.launch import COMPILE, cdiv, on_device_of
-from densescan.sparse.backends.room import FIRST_FREE, LEVELS
+from densescan.sparse.backends.room import FIRST_FREE
 from densescan.sparse.backends.search import check_targets, coordinate, row_of, swept, targets_about
 from densescan.sparse.keys import AXIS_BITS, BIAS
 from densescan.sparse.tensor import Voxels

@@ -1,7 +1,7 @@
 """Triton kernels that turn points into the voxels of all levels.
 
-The levels are sorted as one list: a voxel's place there tells the level first, then what its key tells. For that its
-coordinates take as many bits as they need: those of level i are within 16 - i bits.
+The levels are sorted as one list: a voxel's place there tells the level first, then what its key tells, counted within
+a `Box`.
 """
 
 from typing import NamedTuple, no_type_check
@@ -12,22 +12,27 @@ import triton.language as tl
 from jaxtyping import Bool, Int, Int8
 from torch import Tensor
 
+from densescan.sparse.backends.box import LEVELS, SHORT, Box
 from densescan.sparse.backends.launch import COMPILE, cdiv, on_device_of
-from densescan.sparse.backends.room import ABSENT, FIRST_FREE, LEVELS, NO_VOXEL
-from densescan.sparse.keys import AXIS_BITS, BIAS, MAX_BATCH, MAX_COORD
+from densescan.sparse.backends.room import ABSENT, FIRST_FREE, NO_VOXEL
+from densescan.sparse.keys import AXIS_BITS, BIAS
 
 _BLOCK = 256
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(
+    do_not_specialize=["n", "begin", "clouds", "x_low", "y_low", "z_low", "x_size", "y_size", "z_size"]
+)
 @no_type_check
 def _places_kernel(
-    coords, keys, places, fit, n,  # (P, 4) int64, (L, P) int64, (L, P) int64, (P,) int8
-    LEVELS: tl.constexpr, MAX_COORD: tl.constexpr, MAX_BATCH: tl.constexpr, ABSENT: tl.constexpr,
-    BITS: tl.constexpr, BIAS: tl.constexpr, FREE: tl.constexpr, NO_VOXEL: tl.constexpr, BLOCK: tl.constexpr,
+    coords, keys, places, fit,  # (P, 4) int64, (L, P) int64, (L, P) int32 or int64, (P,) int8
+    n, begin, clouds, x_low, y_low, z_low, x_size, y_size, z_size,  # of a `Box`
+    LEVELS: tl.constexpr, ABSENT: tl.constexpr,
+    BITS: tl.constexpr, BIAS: tl.constexpr, NO_VOXEL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """keys[i, p]: of the voxel of point p at level i. places: the same in an order in which levels follow each other;
-    points that do not fit into keys come last on each level. fit: 1 where a point does, -1 where it is absent, else 0.
+    """keys[i, p]: of the voxel of point p at level i. places: numbers from `begin` on in the same order, those of one
+    level after those of the level before; on each level points that are not in the box come last. fit: 1 where a point
+    is, -1 where it is absent, else 0.
     """
     point = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = point < n
@@ -35,19 +40,27 @@ def _places_kernel(
     x = tl.load(coords + 4 * point + 1, mask=inside, other=0)
     y = tl.load(coords + 4 * point + 2, mask=inside, other=0)
     z = tl.load(coords + 4 * point + 3, mask=inside, other=0)
-    low, high = tl.minimum(tl.minimum(x, y), z), tl.maximum(tl.maximum(x, y), z)
-    fits = (low >= -MAX_COORD) & (high <= MAX_COORD) & (batch >= 0) & (batch < MAX_BATCH)
+    fits = (batch >= 0) & (batch < clouds)
+    fits = fits & (x >= x_low) & (x < x_low + x_size) & (y >= y_low) & (y < y_low + y_size)
+    fits = fits & (z >= z_low) & (z < z_low + z_size)
     tl.store(fit + point, tl.where(fits, 1, tl.where(batch == ABSENT, -1, 0)).to(tl.int8), mask=inside)
+    first = begin + tl.zeros((1,), tl.int64)
     for i in tl.static_range(LEVELS):
         key = (((batch << BITS) + (x >> i) + BIAS) << BITS) + (y >> i) + BIAS
         key = (key << BITS) + (z >> i) + BIAS
         tl.store(keys + i * n + point, tl.where(fits, key, NO_VOXEL), mask=inside)
-        place = (((batch << BITS - i) + (x >> i) + (BIAS >> i)) << BITS - i) + (y >> i) + (BIAS >> i)
-        place = (place << BITS - i) + (z >> i) + (BIAS >> i)
-        # The finest level has the first FREE places, of which the last is no voxel's, the others a quarter of that.
-        last = FREE - 1 if i == 0 else FREE + i * (FREE // 4) - 1
-        begin = 0 if i == 0 else FREE + (i - 1) * (FREE // 4)
-        tl.store(places + i * n + point, tl.where(fits, begin + place, last), mask=inside)
+        x_sites = ((x_low + x_size - 1) >> i) - (x_low >> i) + 1
+        y_sites = ((y_low + y_size - 1) >> i) - (y_low >> i) + 1
+        z_sites = ((z_low + z_size - 1) >> i) - (z_low >> i) + 1
+        place = (batch * x_sites + (x >> i) - (x_low >> i)) * y_sites + (y >> i) - (y_low >> i)
+        place = place * z_sites + (z >> i) - (z_low >> i)
+        last = first + clouds.to(tl.int64) * x_sites * y_sites * z_sites
+        tl.store(
+            places + i * n + point,
+            tl.where(fits, first + place, last).to(places.dtype.element_ty),
+            mask=inside,
+        )
+        first = last + 1
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -103,20 +116,21 @@ def _parents_kernel(
 
 
 def places(
-    coords: Int[Tensor, "P 4"],
+    coords: Int[Tensor, "P 4"], box: Box
 ) -> tuple[Int[Tensor, "L P"], Int[Tensor, "L P"], Int8[Tensor, " P"]]:
-    """Of every point on every level the key, a number to sort all levels by as one list, and whether it fits into keys:
+    """Of every point on every level the key, a number to sort all levels by as one list, and whether it is in the box:
     1, 0, or -1 where it is `ABSENT`."""
     coords = coords.long().contiguous()
-    n = len(coords)
-    keys, ranked = coords.new_empty(LEVELS, n), coords.new_empty(LEVELS, n)
+    n, short = len(coords), box.places <= SHORT
+    keys = coords.new_empty(LEVELS, n)
+    ranked = torch.empty_like(keys, dtype=torch.int32 if short else torch.int64)
     fit = coords.new_empty(n, dtype=torch.int8)
     if n:
         with on_device_of(coords):
             _places_kernel[(cdiv(n, _BLOCK),)](
-                coords, keys, ranked, fit, n,
-                LEVELS=LEVELS, MAX_COORD=MAX_COORD, MAX_BATCH=MAX_BATCH, ABSENT=ABSENT, NO_VOXEL=NO_VOXEL,
-                BITS=AXIS_BITS, BIAS=BIAS, FREE=FIRST_FREE, BLOCK=_BLOCK, **COMPILE,
+                coords, keys, ranked, fit,
+                n, -SHORT // 2 if short else 0, box.clouds, *box.low, *box.size,
+                LEVELS=LEVELS, ABSENT=ABSENT, NO_VOXEL=NO_VOXEL, BITS=AXIS_BITS, BIAS=BIAS, BLOCK=_BLOCK, **COMPILE,
             )  # fmt: skip
     return keys, ranked, fit
 

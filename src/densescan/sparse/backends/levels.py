@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from densescan.sparse.backends import search
+from densescan.sparse.backends.box import EVERYWHERE
 from densescan.sparse.backends.candidates import Nested
 from densescan.sparse.backends.level_kernels import Ways, places, rows_of_levels, ways_between_levels
 from densescan.sparse.backends.room import FIRST_FREE, current
@@ -39,7 +40,7 @@ def voxelise(coords: Int[Tensor, "P 4"]) -> PointMap:
     Raises: InputError: as `keys.pack`; within a room never.
     """
     room = current()
-    keys, ranked, fit = places(coords)
+    keys, ranked, fit = places(coords, EVERYWHERE if room is None else room.box)
     ordered, order = torch.sort(ranked.flatten(), stable=True)
     new = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=new[1:])
@@ -50,6 +51,8 @@ def voxelise(coords: Int[Tensor, "P 4"]) -> PointMap:
         if not valid:
             pack(coords)  # says what is wrong
     else:
+        if not room.sizes and len(coords):
+            room.note_reach(coords, fit == 1)
         room.note(counts, (fit != 0).all() if room.absent else (fit == 1).all())
         sizes = list(room.sizes) or [size + 1 for size in counts.tolist()]
     ways = ways_between_levels(rows, counts if room is None else room.limits)

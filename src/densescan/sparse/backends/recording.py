@@ -60,11 +60,11 @@ class Recording:
     function: of tensors alone; it may read other memory that stays where it is, and must not wait for the device. What
         it keeps from its first run for later ones must not depend on the inputs. On a processor it runs anew in every
         call, in the room all the same.
-    absent: as for `Room`.
+    absent: as for `Room`. boxed: as for `Room.enough`.
     """
 
-    def __init__(self, function: Callable[..., Any], absent: bool = False) -> None:
-        self._function, self._absent = function, absent
+    def __init__(self, function: Callable[..., Any], absent: bool = False, boxed: bool = True) -> None:
+        self._function, self._absent, self._boxed = function, absent, boxed
         self._inputs: list[Tensor] = []
         self._ready = self._asked = False
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -96,8 +96,8 @@ class Recording:
         self._inputs = [given.clone() for given in inputs]
         device = inputs[0].device
         self._room = Room(device, absent=self._absent)
-        self._run()  # finds how many voxels there are
-        self._room = Room(device, self._room.enough(), self._absent)
+        self._run()  # finds how many voxels there are, and where
+        self._room = self._room.enough(self._boxed)
         if device.type == "cuda":
             self._graph, self.output = recorded(self._run, device)
         self._ready = True

@@ -15,10 +15,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from densescan.sparse.keys import AXIS_BITS, MAX_BATCH
+from densescan.sparse.backends.box import EVERYWHERE, LEVELS, Box, box_about
+from densescan.sparse.keys import AXIS_BITS, MAX_BATCH, MAX_COORD
 
-LEVELS = 5
-"""Levels of the networks."""
 NO_VOXEL = torch.iinfo(torch.int64).max
 """Fills rows that no voxel takes."""
 FIRST_FREE = MAX_BATCH << 3 * AXIS_BITS
@@ -36,19 +35,25 @@ class Room:
 
     sizes: of the levels, from the finest on; no level has more rows than there are points. None: as many as it needs
         and one to spare, for which the host waits.
-    absent: whether points may be `ABSENT`; otherwise they are not valid. limits: the sizes, on the device.
+    absent: whether points may be `ABSENT`; otherwise they are not valid. box: outside it they are not valid either.
+    limits: the sizes, on the device.
     """
 
     def __init__(
-        self, device: torch.device | str, sizes: Sequence[int] | None = None, absent: bool = False
+        self,
+        device: torch.device | str,
+        sizes: Sequence[int] | None = None,
+        absent: bool = False,
+        box: Box = EVERYWHERE,
     ) -> None:
-        self.absent = absent
+        self.absent, self.box = absent, box
         self.kept: dict[Hashable, Tensor] = {}
         """What launches within the room read, but the host wrote."""
         self.sizes = tuple(sizes or [])
         self.limits: Int[Tensor, " L"] = torch.tensor(self.sizes or [sys.maxsize] * LEVELS, device=device)
         self._most = torch.zeros(LEVELS, dtype=torch.int64, device=device)
         self._valid = torch.ones((), dtype=torch.bool, device=device)
+        self._reach = torch.tensor([[MAX_COORD] * 4, [-MAX_COORD] * 4], device=device)
 
     def note(self, counts: Int[Tensor, " L"], valid: Bool[Tensor, ""]) -> None:
         """counts: voxels of each level of a scene; valid: its points are there, and in range."""
@@ -61,11 +66,19 @@ class Room:
         self._valid.fill_(True)
         return held
 
-    def enough(self) -> list[int]:
-        """Sizes for scenes like the ones noted, of which the coarser levels may be half as large again; the finest has
-        room for a voxel a point, always."""
+    def note_reach(self, coords: Int[Tensor, "P 4"], fit: Bool[Tensor, " P"]) -> None:
+        """coords: of the points of a scene, of which those that fit count."""
+        lowest, highest = self._reach
+        torch.minimum(lowest, torch.where(fit[:, None], coords, MAX_COORD).amin(0), out=self._reach[0])
+        torch.maximum(highest, torch.where(fit[:, None], coords, -MAX_COORD).amax(0), out=self._reach[1])
+
+    def enough(self, boxed: bool = True) -> "Room":
+        """A room for scenes like the ones noted, whose coarser levels may have half as many rows again; the finest has
+        room for a voxel a point, always. boxed: within a box as large as is fast."""
         coarser = [int(-(-max(1, most) * _MARGIN // _STEP)) * _STEP for most in self._most.tolist()[1:]]
-        return [sys.maxsize, *coarser]
+        (_, *low), (last, *high) = self._reach.tolist()
+        box = box_about(low, high, last + 1) if boxed else EVERYWHERE
+        return Room(self.limits.device, [sys.maxsize, *coarser], self.absent, box)
 
 
 @contextmanager
