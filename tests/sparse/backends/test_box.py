@@ -8,18 +8,8 @@ from densescan.sparse.keys import MAX_COORD
 
 def test_places_are_those_of_all_levels_and_one_more_on_each():
     box = Box((-3, 0, 5), (4, 1, 8), 2)  # x: -3..0, y: 0, z: 5..12
-    sites = {
-        len(
-            {
-                (b, x >> i, y >> i, z >> i)
-                for b in range(2)
-                for x in range(-3, 1)
-                for y in (0,)
-                for z in range(5, 13)
-            }
-        ): i
-        for i in range(LEVELS)
-    }
+    points = [(b, x, y, z) for b in range(2) for x in range(-3, 1) for y in (0,) for z in range(5, 13)]
+    sites = [len({(b, x >> i, y >> i, z >> i) for b, x, y, z in points}) for i in range(LEVELS)]
     assert box.places == sum(sites) + LEVELS
 
 

@@ -252,6 +252,29 @@ def test_a_product_of_the_output_rows_is_added_to_the_sums(backend, case, draw, 
     assert_near([found], [expected], TOLERANCE[dtype])
 
 
+def test_products_that_do_not_fit_are_refused(backend, case, draw):
+    """They would be read beyond their end."""
+    kernel_map, feats, kernel = case("submanifold")
+    feats, kernel, n = feats.detach(), kernel.detach(), kernel_map.n_out
+    scale = backend.RowScale(draw(4, 5), torch.zeros(n, dtype=torch.long, device=feats.device))
+    for rows, channels, c_out in ((n - 1, 6, 7), (n, 6, 8)):
+        product = RowProduct(draw(rows, channels), draw(channels, c_out))
+        with pytest.raises(ValueError, match="does not fit"):
+            backend.fused_conv(feats, kernel, kernel_map, product=product)
+    with pytest.raises(ValueError, match="without a scale"):
+        backend.fused_conv(feats, kernel, kernel_map, scale=scale, product=RowProduct(draw(n, 6), draw(6, 7)))
+
+
+def test_a_product_goes_with_features_beside(backend, case, draw):
+    kernel_map, feats, kernel = case("submanifold")
+    product = RowProduct(draw(kernel_map.n_out, 6, seed=6), draw(6, 7, seed=7))
+    beside = draw(kernel_map.n_out, 4, seed=8)
+    with torch.no_grad():
+        alone = backend.fused_conv(feats, kernel, kernel_map, product=product)
+        both = backend.fused_conv(feats, kernel, kernel_map, beside=beside, product=product)
+    torch.testing.assert_close(both, torch.cat((alone, beside), dim=1))
+
+
 @pytest.mark.parametrize("copies", [3, 4, 6])
 def test_any_number_of_copies(backend, case, draw, copies):
     kernel_map, _, kernel = case("submanifold")

@@ -103,7 +103,7 @@ def fused_conv(
     c_out = kernel.shape[2]
     out = beside.new_empty(*beside.shape[:-1], c_out + beside.shape[-1])
     _copy(beside, out[..., c_out:])
-    convolve(feats, kernel, table_of(kernel_map), epilogue, scale, out=out[..., :c_out])
+    convolve(feats, kernel, table_of(kernel_map), epilogue, scale, out=out[..., :c_out], product=product)
     return out
 
 
@@ -160,6 +160,8 @@ def convolve(
     feats, kernel = _contiguous(feats), kernel.contiguous()
     n_out = feats.shape[0] if table is None else table.n_out
     _check(feats, kernel, table, out)
+    if product is not None:
+        _check_product(product, feats, kernel, table, scale)
     copies = feats.shape[1:-1].numel()
     c_in, c_out = kernel.shape[1:]
     blocks = blocks or forward_blocks(kernel, copies * n_out, whole=epilogue.layer_eps is not None)
@@ -278,6 +280,22 @@ def _check(feats: Tensor, kernel: Tensor, table: NeighbourTable | None, out: Ten
     copies, widest = feats.shape[1:-1].numel(), max(*kernel.shape[1:], 0 if out is None else out.stride(-2))
     if max(n_in, n_out) * copies * widest > MAX_ELEMENTS:
         raise ValueError(f"{rows} rows of {copies} x {widest} channels: take a smaller batch")
+
+
+def _check_product(
+    product: RowProduct, feats: Tensor, kernel: Tensor, table: NeighbourTable | None, scale: RowScale | None
+) -> None:
+    if table is None or scale is not None:
+        raise ValueError("a product is added to convolutions on a map and without a scale alone")
+    other, matrix = product.feats, product.kernel
+    expected = (table.n_out, *feats.shape[1:-1], len(matrix)), (len(matrix), kernel.shape[2])
+    what = f"a product of {tuple(other.shape)} and {tuple(matrix.shape)} in {other.dtype} and {matrix.dtype}"
+    if (other.shape, matrix.shape) != expected or {other.dtype, matrix.dtype} != {kernel.dtype}:
+        raise ValueError(
+            f"{what} does not fit {table.n_out} rows of {kernel.shape[2]} channels in {kernel.dtype}"
+        )
+    if other.numel() > MAX_ELEMENTS:
+        raise ValueError(f"{what}: take a smaller batch")
 
 
 def _pointer(tensor: Tensor | None, absent: Tensor) -> Tensor:
