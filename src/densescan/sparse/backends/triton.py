@@ -170,9 +170,8 @@ def convolve(
         out = kernel.new_empty(n_out, *feats.shape[1:-1], c_out)
     if not out.numel():
         return out
-    other, c_other = None, 0
-    if product is not None:
-        other, c_other = _contiguous(product.feats), product.feats.shape[-1]
+    other = None if product is None else _contiguous(product.feats)
+    c_other = 0 if other is None else other.shape[-1]
     columns = blocks.rows // together
     tiles = table.tiles(columns) if table is not None else None
     grid = (cdiv(n_out, columns) * cdiv(c_out, blocks.c_out), copies // together)
@@ -291,9 +290,7 @@ def _check_product(
     expected = (table.n_out, *feats.shape[1:-1], len(matrix)), (len(matrix), kernel.shape[2])
     what = f"a product of {tuple(other.shape)} and {tuple(matrix.shape)} in {other.dtype} and {matrix.dtype}"
     if (other.shape, matrix.shape) != expected or {other.dtype, matrix.dtype} != {kernel.dtype}:
-        raise ValueError(
-            f"{what} does not fit {table.n_out} rows of {kernel.shape[2]} channels in {kernel.dtype}"
-        )
+        raise ValueError(f"{what} does not fit {table.n_out} rows and a kernel {tuple(kernel.shape)}")
     if other.numel() > MAX_ELEMENTS:
         raise ValueError(f"{what}: take a smaller batch")
 
