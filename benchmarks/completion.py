@@ -11,7 +11,7 @@ import json
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,29 +101,21 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _row(name: str, ours: float, others: list[float | None], form: str) -> str:
-    """Our value, each other one, and how many times ours it is."""
-    cells = [format(ours, form)]
-    for other in others:
-        cells += ["", ""] if other is None else [format(other, form), f"{other / ours:.1f}" if ours else ""]
-    return f"| {name} | {' | '.join(cells)} |"
+def time_table(runs: dict[str, Run]) -> list[str]:
+    """Stage by stage, as Markdown: the first run, and every other one with how many times the first it takes."""
+    (first, ours), *others = runs.items()
+    heads = "".join(f" {name} [s] | / {first} |" for name, _ in others)
+    lines = [f"| stage | {first} [s] |{heads}", f"|---|---:|{'---:|---:|' * len(others)}"]
 
+    def line(name: str, value: Callable[[Run], float], form: str) -> str:
+        cells = [format(value(ours), form)]
+        for _, run in others:
+            cells += [format(value(run), form), f"{value(run) / value(ours):.1f}" if value(ours) else ""]
+        return f"| {name} | {' | '.join(cells)} |"
 
-def time_table(ours: Run, plain: Run | None, reduced: Run | None = None) -> list[str]:
-    """Stage by stage, as Markdown."""
-    lines = ["| stage | ours [s] | plain [s] | plain / ours |", "|---|---:|---:|---:|"]
-    runs = [plain]
-    if reduced:
-        lines = [
-            "| stage | bfloat16 [s] | float32 [s] | / bfloat16 | plain [s] | / bfloat16 |",
-            "|---|---:|---:|---:|---:|---:|",
-        ]
-        ours, runs = reduced, [ours, plain]
-    for stage in STAGES:
-        lines.append(_row(stage, ours.seconds[stage], [r and r.seconds[stage] for r in runs], ".3f"))
-    lines.append(_row("**total**", ours.total, [r and r.total for r in runs], ".2f"))
-    lines.append(_row("peak memory [MiB]", ours.megabytes, [r and r.megabytes for r in runs], ".0f"))
-    return lines
+    lines += [line(stage, lambda run, stage=stage: run.seconds[stage], ".3f") for stage in STAGES]
+    lines.append(line("**total**", lambda run: run.total, ".2f"))
+    return [*lines, line("peak memory [MiB]", lambda run: run.megabytes, ".0f")]
 
 
 def load_table(loads: dict[str, Load]) -> list[str]:
@@ -175,8 +167,8 @@ class Measured:
     """All that one call of the benchmark finds; what was not asked for is None or empty."""
 
     scan: str
-    ours: Run
-    reduced: Run | None
+    ours: dict[str, Run]
+    """By type, float32 first."""
     plain: Run | None
     apart: dict[str, float]
     shares: dict[str, float]
@@ -186,27 +178,26 @@ class Measured:
     @property
     def scenes(self) -> dict[str, np.ndarray]:
         """The scenes that ours in float32 is compared with."""
-        runs = {"the plain pipeline": self.plain, "ours in bfloat16": self.reduced}
-        others = {name: run.points for name, run in runs.items() if run}
+        others = {"the plain pipeline": self.plain.points} if self.plain else {}
+        others |= {f"ours in {kind}": run.points for kind, run in self.ours.items() if kind != "float32"}
         return {"ours with another seed": self.another_seed} | others
 
 
 def measure(options: Options, folder: Path) -> Measured:
     """Every run in a process of its own."""
     scan = in_own_process(prepare, options, folder)
-    types = {"float32": {}} | ({"bfloat16": {"bfloat16": True}} if options.bfloat16 else {})
     return Measured(
         scan=scan,
-        ours=in_own_process(run_ours, options, folder),
-        reduced=in_own_process(run_ours, options, folder, bfloat16=True) if options.bfloat16 else None,
+        ours={
+            kind: in_own_process(run_ours, options, folder, **changes)
+            for kind, changes in options.kinds.items()
+        },
         plain=None if options.skip_plain else in_own_process(run_plain, options, folder),
         apart={} if options.skip_plain else in_own_process(compare_predictions, options, folder),
         shares=in_own_process(shares_of_ours, options, folder) if options.shares else {},
-        loads={
-            name: in_own_process(load_of_ours, options, folder, **kind)
-            for name, kind in types.items()
-            if options.shares
-        },
+        loads={kind: in_own_process(load_of_ours, options, folder, kind) for kind in options.kinds}
+        if options.shares
+        else {},
         another_seed=in_own_process(scene_of_ours, options, folder, seed=options.seed + 1),
     )
 
@@ -217,9 +208,9 @@ def report(
     """Lines to print."""
     kind = f"{options.points:,} points, {options.steps} steps, guidance {options.guidance:g}, width {options.width:g}"
     yield f"{m.scan}; {kind}\n{about['hardware']}; commit {about['commit']}\n"
-    yield from time_table(m.ours, m.plain, m.reduced)
-    runs = {"float32": m.ours, "bfloat16": m.reduced, "plain": m.plain}
-    speeds = [f"{name} {len(run.points) / run.total:,.0f}" for name, run in runs.items() if run]
+    runs = dict(reversed(m.ours.items())) | ({"plain": m.plain} if m.plain else {})
+    yield from time_table(runs)
+    speeds = [f"{name} {len(run.points) / run.total:,.0f}" for name, run in runs.items()]
     yield f"\nPoints of the scene per second: {', '.join(speeds)}."
     if m.plain:
         yield from ("", *difference_table(found), "", m.plain.note)
@@ -227,7 +218,7 @@ def report(
             "One prediction for the same points, ours - plain [standard deviations]: "
             f"median {m.apart['median']:.1e}, largest {m.apart['largest']:.1e}."
         )
-    yield from ("", *scene_table(m.ours.points, m.scenes))
+    yield from ("", *scene_table(m.ours["float32"].points, m.scenes))
     if m.shares:
         yield from ("", *load_table(m.loads), "", *share_table(m.shares))
 
@@ -236,18 +227,19 @@ def main(options: Options) -> None:
     """Measure, print and, if asked, record."""
     with tempfile.TemporaryDirectory() as name:
         m = measure(options, Path(name))
-    found = differences(m.ours, m.plain) if m.plain else {}
+    found = differences(m.ours["float32"], m.plain) if m.plain else {}
     about = {"scan": m.scan, "hardware": hardware(options.threads), "commit": commit()}
     print("\n".join(report(m, options, about, found)))
     if options.record:
-        runs = {"ours": m.ours, "ours in bfloat16": m.reduced, "plain": m.plain}
+        runs = {"ours" if kind == "float32" else f"ours in {kind}": run for kind, run in m.ours.items()}
         row = about | {
             "options": asdict(options),
-            **{key: run and _summary(run) for key, run in runs.items()},
+            **{key: _summary(run) for key, run in runs.items()},
+            "plain": m.plain and _summary(m.plain),
             "differences [m]": found,
             "differences of one prediction": m.apart,
             "Chamfer distance to ours in float32 [m]": {
-                name: chamfer_distance(m.ours.points, scene).cd for name, scene in m.scenes.items()
+                name: chamfer_distance(m.ours["float32"].points, scene).cd for name, scene in m.scenes.items()
             },
             "convolutions": {
                 name: asdict(load) | {"share": load.share, "share of highest": load.share_of_highest}

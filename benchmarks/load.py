@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from densescan.sparse import functional
+from densescan.sparse.int8 import Int8Kernel
 from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.matmul import matmul
 
@@ -50,12 +51,14 @@ class Load:
 
 
 def measure_load(work: Callable[[], object], dtype: torch.dtype) -> Load:
-    """Count and time the convolutions of some work, and measure the peak of its type in between."""
-    flop, stretch, stretches, convolve = 0.0, 0.0, [], functional._convolve
+    """Count and time the convolutions of some work that multiply in a type, and measure its peak in between."""
+    flop, stretch, stretches, convolve = 0.0, 0.0, [], functional.convolve
     peaks: list[float] = []
 
-    def counting(feats: Tensor, kernel: Tensor, kernel_map: KernelMap, *rest: object) -> Tensor:
+    def counting(feats: Tensor, kernel: Tensor | Int8Kernel, kernel_map: KernelMap, *rest: object) -> Tensor:
         nonlocal flop, stretch
+        if (torch.int8 if isinstance(kernel, Int8Kernel) else feats.dtype) != dtype:
+            return convolve(feats, kernel, kernel_map, *rest)
         copies = feats.shape[1:-1].numel()
         chunks = kernel_map.chunks(feats.dtype)  # not part of the convolution
         flop += 2.0 * sum(len(chunk.bags) for chunk in chunks) * copies * kernel.shape[1] * kernel.shape[2]
@@ -68,17 +71,19 @@ def measure_load(work: Callable[[], object], dtype: torch.dtype) -> Load:
             stretch = 0.0
         return out
 
-    with mock.patch.object(functional, "_convolve", counting):
+    with mock.patch.object(functional, "convolve", counting):
         work()
     return Load(flop, sum(stretches) + stretch, tuple(peaks) or (matrix_peak(dtype),))
 
 
 def matrix_peak(dtype: torch.dtype) -> float:
-    """FLOP/s of the fastest of some products of square matrices."""
-    a, b = (torch.randn(PEAK_SIDE, PEAK_SIDE).to(dtype) for _ in range(2))
-    out, fastest, end = torch.empty_like(a), float("inf"), time.perf_counter() + PEAK_SECONDS
+    """FLOP/s of the fastest of some products of square matrices; of whole numbers, as many operations a second."""
+    a, b = ((30 * torch.randn(PEAK_SIDE, PEAK_SIDE)).to(dtype) for _ in range(2))
+    whole = dtype == torch.int8
+    out, multiply = a.to(torch.int32 if whole else dtype), torch._int_mm if whole else matmul
+    fastest, end = float("inf"), time.perf_counter() + PEAK_SECONDS
     while time.perf_counter() < end:
         began = time.perf_counter()
-        matmul(a, b, out=out)
+        multiply(a, b, out=out)
         fastest = min(fastest, time.perf_counter() - began)
     return 2.0 * PEAK_SIDE**3 / fastest

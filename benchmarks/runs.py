@@ -29,6 +29,7 @@ from densescan.diffusion import Schedule, gaussian, noise_scene
 from densescan.errors import InputError
 from densescan.geometry.crop import within_range
 from densescan.geometry.sampling import farthest_point_sampling
+from densescan.sparse.int8 import multiplies_int8
 from densescan.weights.official import from_state_dict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +63,8 @@ class Options:
     interpolated between those measured, and the table says so."""
     bfloat16: bool = torch.cpu._is_avx512_bf16_supported()
     """Measure ours in bfloat16, too; by default where the processor multiplies it."""
+    int8: bool = multiplies_int8(torch.device("cpu"))
+    """And ours with convolutions in whole numbers of 8 bits, the rest in bfloat16 where that is measured."""
     shares: bool = True
     """One more run of ours to see where its time goes."""
     seed: int = 0
@@ -76,6 +79,12 @@ class Options:
             raise InputError(f"plain_steps must lie in [1, {self.steps}], got {self.plain_steps}")
         if self.repeats < 1 or self.threads < 1:
             raise InputError(f"repeats and threads must be at least 1, got {self.repeats} and {self.threads}")
+
+    @property
+    def kinds(self) -> dict[str, dict[str, bool]]:
+        """What changes from ours in float32, by name."""
+        kinds = {"float32": {}} | ({"bfloat16": {"bfloat16": True}} if self.bfloat16 else {})
+        return kinds | ({"int8": {"bfloat16": self.bfloat16, "int8": True}} if self.int8 else {})
 
     @property
     def completion(self) -> CompletionConfig:
@@ -202,11 +211,11 @@ def shares_of_ours(options: Options, folder: Path) -> dict[str, float]:
     return time_shares(_ours(options, folder))
 
 
-def load_of_ours(options: Options, folder: Path, **changes: Any) -> Load:
-    """What the convolutions of `Completer` compute, in what time, and what the processor could do."""
-    complete = _ours(options, folder, **changes)
+def load_of_ours(options: Options, folder: Path, kind: str) -> Load:
+    """What the convolutions of `Completer` in a type compute, in what time, and what the processor could do."""
+    complete = _ours(options, folder, **options.kinds[kind])
     complete(steps=1)
-    return measure_load(complete, torch.bfloat16 if changes.get("bfloat16") else torch.float32)
+    return measure_load(complete, getattr(torch, kind))
 
 
 def run_plain(options: Options, folder: Path) -> Run:

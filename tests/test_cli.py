@@ -154,7 +154,9 @@ def test_complete_writes_scene_coarse_scene_and_picture_and_says_so(place, model
 
 
 def test_every_parameter_of_a_completion_has_an_option(place, model, shown, monkeypatch):
-    given = CompletionConfig(90, 3, 1, 2.0, "ddim", 0.5, "diffusers-new", 0.7, 4.5, 40.0, 0.3, False, True)
+    given = CompletionConfig(
+        90, 3, 1, 2.0, "ddim", 0.5, "diffusers-new", 0.7, 4.5, 40.0, 0.3, False, True, True
+    )
     assert all(getattr(given, f.name) != getattr(CONFIG, f.name) for f in fields(CompletionConfig))
     monkeypatch.setattr("densescan.completion.MOST_FAR", 1.0)  # random weights would be warned of
     options = []

@@ -28,6 +28,7 @@ from densescan.nets.passes import Passes, RecordedPasses
 from densescan.nets.refiner import Refiner
 from densescan.sparse.backends import room
 from densescan.sparse.backends.recording import NoRoom
+from densescan.sparse.int8 import multiplies_int8
 from densescan.sparse.matmul import multiplies_bfloat16
 from densescan.weights.official import from_state_dict
 
@@ -375,6 +376,25 @@ def test_bfloat16_is_close_to_float32_but_not_equal(completer):
     assert np.median(nearest) < 0.05
     assert nearest.max() > 0
     assert half.config.bfloat16
+
+
+@pytest.mark.skipif(not multiplies_int8(torch.device("cpu")), reason="the processor has no such products")
+def test_products_of_8_bits_are_close_to_float32_but_not_equal(completer):
+    changes = {"sampler": "consistent", "steps": 1, "guidance_scale": 1.0, "max_range": 1000.0, "lam": 0.1}
+    dense = street(5, 3000)  # voxels have neighbours
+    changes |= {"scan_points": 2000, "refine": False}
+    single, rounded = completer(dense, **changes), completer(dense, int8=True, **changes)
+    assert rounded.config.int8
+    assert not rounded.config.bfloat16
+    nearest = np.linalg.norm(single.points[:, None] - rounded.points[None], axis=2).min(axis=1)
+    assert 0 < np.median(nearest) < 0.05
+
+
+def test_hardware_without_products_of_8_bits_says_so(completer, monkeypatch):
+    monkeypatch.setattr("densescan.completer.multiplies_int8", lambda device: False)
+    scene = completer(A, int8=True)
+    assert not scene.config.int8
+    assert np.array_equal(scene.points, completer(A).points)
 
 
 def test_hardware_without_bfloat16_computes_in_float32_and_says_so(completer, monkeypatch):

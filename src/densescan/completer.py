@@ -38,10 +38,12 @@ from densescan.nets.networks import Networks
 from densescan.nets.passes import Passes, RecordedPasses, Recordings
 from densescan.sparse.backends import backend_of
 from densescan.sparse.backends.recording import ALONE, NoRoom
+from densescan.sparse.int8 import multiplies_int8
 from densescan.sparse.matmul import multiplies_bfloat16
 from densescan.sparse.memory import keep_freed
 
 OnStep = Callable[[int, int], None]
+_Kind = tuple[torch.dtype, bool]  # of fused networks, see `fuse`
 
 
 @dataclass
@@ -84,8 +86,8 @@ class Completer:
         self.networks = networks.to(self.device).eval()
         self.config = config or CompletionConfig()
         self.schedule = schedule or Schedule()
-        self._fused: dict[torch.dtype, Networks] = {}
-        self._plain: dict[tuple[torch.dtype, float | None, float], Passes] = {}
+        self._fused: dict[_Kind, Networks] = {}
+        self._plain: dict[tuple[_Kind, float | None, float], Passes] = {}
         self._recordings = Recordings() if record else None
 
     def __call__(
@@ -279,16 +281,19 @@ class Completer:
 
     def _possible(self, config: CompletionConfig) -> CompletionConfig:
         """The parameters that this device computes with."""
-        return config.changed(bfloat16=config.bfloat16 and multiplies_bfloat16(self.device))
+        return config.changed(
+            bfloat16=config.bfloat16 and multiplies_bfloat16(self.device),
+            int8=config.int8 and multiplies_int8(self.device),
+        )
 
     def _passes(self, config: CompletionConfig) -> Passes:
         """The networks as they are used: fused, for each type, size of voxels and guidance once."""
-        dtype = torch.bfloat16 if config.bfloat16 else torch.float32
-        if dtype not in self._fused:
-            self._fused[dtype] = self.networks.map(lambda net: fuse(net, dtype))
-        key = dtype, config.voxel_size, config.guidance_scale
+        kind = (torch.bfloat16 if config.bfloat16 else torch.float32), config.int8
+        if kind not in self._fused:
+            self._fused[kind] = self.networks.map(lambda net: fuse(net, *kind))
+        key = kind, config.voxel_size, config.guidance_scale
         if key not in self._plain:
-            networks = self._fused[dtype]
+            networks = self._fused[kind]
             if config.voxel_size is not None:
                 networks = networks.with_voxel_size(config.voxel_size)
             self._plain[key] = Passes(networks, config.guidance_scale)

@@ -83,12 +83,16 @@ def test_the_whole_benchmark_prints_and_records(tmp_path, street, monkeypatch, c
             plain_steps=2,
             threads=threads,
             bfloat16=True,
+            int8=True,
             record=True,
         )
     )
     printed = capsys.readouterr().out
     assert "| **total** |" in printed
     assert "| ours in bfloat16 |" in printed
+    assert (
+        "| stage | int8 [s] | bfloat16 [s] | / int8 | float32 [s] | / int8 | plain [s] | / int8 |" in printed
+    )
     assert "EXTRAPOLATED" in printed
     row = json.loads((tmp_path / "results" / "completion-2000.json").read_text())
     assert f"{row['ours']['total']:.2f}" in printed
@@ -99,4 +103,5 @@ def test_the_whole_benchmark_prints_and_records(tmp_path, street, monkeypatch, c
     far = row["Chamfer distance to ours in float32 [m]"]
     assert far["the plain pipeline"] < 1e-3 < far["ours with another seed"]
     assert far["ours in bfloat16"] < far["ours with another seed"]
+    assert far["ours in int8"] < far["ours with another seed"]
     assert all(0 < load["share"] < 1.1 for load in row["convolutions"].values())

@@ -10,6 +10,7 @@ from densescan.nets.denoiser import Denoiser
 from densescan.nets.encoder import ConditionEncoder
 from densescan.nets.fused import fuse
 from densescan.nets.refiner import Refiner
+from densescan.sparse.int8 import multiplies_int8, rounded_rows
 
 every_norm = pytest.mark.parametrize("norm", ["batch", "bounded", "layer"])
 T = torch.tensor([700])
@@ -43,6 +44,25 @@ def test_a_reduced_type_is_close_and_gives_float32(norm, nets, cloud):
     plain, points = nets(norm), cloud(1, 900).float()
     expected = predictions(*plain, points)
     reduced = predictions(*(fuse(net, torch.bfloat16) for net in plain), points)
+    for ours, wanted in zip(reduced, expected, strict=True):
+        assert ours.dtype == torch.float32
+        assert 0 < (ours - wanted).square().mean().sqrt() < 0.5 * wanted.std()
+
+
+@pytest.mark.skipif(
+    not multiplies_int8(torch.device("cpu")), reason="the processor's sums of 8 bits may overflow"
+)
+@every_norm
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_whole_numbers_of_8_bits_are_close(norm, dtype, nets, cloud, monkeypatch):
+    plain, points, taken = nets(norm), cloud(1, 900).float(), []
+    monkeypatch.setattr(
+        "densescan.sparse.convolve.rounded_rows", lambda rows: taken.append(1) or rounded_rows(rows)
+    )
+    expected = predictions(*plain, points)
+    reduced = predictions(*(fuse(net, dtype, int8=True) for net in plain), points)
+    assert len(taken) > 10
     for ours, wanted in zip(reduced, expected, strict=True):
         assert ours.dtype == torch.float32
         assert 0 < (ours - wanted).square().mean().sqrt() < 0.5 * wanted.std()

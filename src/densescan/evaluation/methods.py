@@ -107,13 +107,14 @@ def refined_jitter(name_or_path: str | Path, sigma: float, device: str = "cpu") 
     jittered, folder = jittered_scan(sigma), model_folder(name_or_path)
     config, digest = read_config(folder).completion, _digest(folder)
     sampler = _sampler(folder, digest, config, device)
+    types = {"bfloat16": config.bfloat16, "int8": config.int8}
 
     def complete(case: Case, seed: int) -> Scene:
         scene, clock = jittered.complete(case, seed), _Clock()
-        points = sampler.completer.refine(scene.points, bfloat16=config.bfloat16)
+        points = sampler.completer.refine(scene.points, **types)
         return Scene(points, scene.seconds | clock.lap("refine"))
 
-    facts = jittered.options | {"kind": "refined", "weights": digest, "bfloat16": config.bfloat16}
+    facts = jittered.options | {"kind": "refined", "weights": digest} | types
     return Method(f"refined:{_short(folder)}:{sigma:g}", facts, complete, device)
 
 

@@ -3,6 +3,7 @@
 A batch norm by its running statistics is a factor and a bias a channel: the factor goes into the kernel. Bias, ReLU and
 the sum of a residual block are then done to rows that are still in the cache. Where a reduced type is asked for, the
 weights are rounded to it once; the stem, which sees coordinates, and the head, which gives metres, stay in float32.
+Whole numbers of 8 bits are for convolutions between voxels alone, and of these for those with many pairs.
 """
 
 import copy
@@ -19,6 +20,8 @@ from densescan.nets.minkunet import EncoderHalf
 from densescan.sparse.backends import backend_of
 from densescan.sparse.epilogue import Epilogue, RowProduct
 from densescan.sparse.functional import finished_conv, pointwise_conv
+from densescan.sparse.int8 import Int8Kernel, worth
+from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.modules import BatchNorm, LayerNorm, PointwiseConv, SparseConv
 from densescan.sparse.rows import RowScale
 from densescan.sparse.tensor import SparseTensor
@@ -60,6 +63,7 @@ class FusedConv(_Folded):
     def __init__(self, conv: SparseConv, norm: nn.Module) -> None:
         super().__init__(conv, norm)
         self.route = conv.route
+        self.int8: Int8Kernel | None = None
 
     def forward(
         self,
@@ -72,7 +76,11 @@ class FusedConv(_Folded):
         finer, beside = (None, None) if skip is None else (skip.voxels, skip.feats)
         kernel_map, voxels = self.route(x.voxels, finer)
         epilogue = replace(self.norm, residual=shortcut, spent=True, relu=True)
-        return SparseTensor(finished_conv(x.feats, self.kernel, kernel_map, epilogue, scale, beside), voxels)
+        kernel = self._kernel_for(kernel_map)
+        return SparseTensor(finished_conv(x.feats, kernel, kernel_map, epilogue, scale, beside), voxels)
+
+    def _kernel_for(self, kernel_map: KernelMap) -> Tensor | Int8Kernel:
+        return self.int8 if self.int8 is not None and worth(kernel_map) else self.kernel
 
     def with_product(self, x: SparseTensor, product: RowProduct, shift: Tensor) -> SparseTensor:
         """The same with a product in place of features to add. shift: takes the place of the norm's."""
@@ -157,11 +165,18 @@ def _fused(module: nn.Module) -> nn.Module:
     return module
 
 
+def _round_kernels(net: nn.Module, dtype: torch.dtype) -> None:
+    for conv in net.modules():
+        if isinstance(conv, FusedConv):
+            conv.int8 = Int8Kernel.rounded(conv.kernel, dtype)
+
+
 @torch.no_grad()
-def fuse(net: Net, dtype: torch.dtype = torch.float32) -> Net:
+def fuse(net: Net, dtype: torch.dtype = torch.float32, int8: bool = False) -> Net:
     """A copy of a network for inference alone: the same predictions up to rounding, in less time.
 
-    dtype: what its matrices are multiplied in, float32 or a reduced type.
+    dtype: what its matrices are multiplied in, float32 or a reduced type. int8: those of convolutions with many pairs
+        in whole numbers of 8 bits, on processors.
     Raises: InputError: a weight that is not finite. `sparse.rectify` would hide what comes of it.
     """
     for name, value in net.state_dict().items():
@@ -174,7 +189,10 @@ def fuse(net: Net, dtype: torch.dtype = torch.float32) -> Net:
     stem = FusedConv(first, norm), FusedConv(second, last_norm)
     last: nn.Module | None = getattr(net, "last", None)
     net.stem, net.last = nn.Sequential(), nn.Sequential()  # these two keep their type
-    _fused(net).to(dtype)
+    _fused(net)
+    if int8:
+        _round_kernels(net, dtype)
+    net.to(dtype)
     net.stem = nn.Sequential(*stem, Cast(dtype))
     if last is not None:
         net.last = Widened(last)

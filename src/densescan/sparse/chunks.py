@@ -99,6 +99,12 @@ class Chunk:
         return ends[self.n_same :]
 
     @cached_property
+    def bag_rows(self) -> Int[Tensor, " P"]:
+        """The input row of each product of `bags`."""
+        same = torch.arange(self.first, self.first + self.n_same, device=self.bags.device)
+        return torch.cat((same, self.in_rows))[self.bags]
+
+    @cached_property
     def few_sums(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Rows, counted from `first`, that end more than the pair with themselves, their bags and where these start;
         None where that is not worth it: all bags are to be summed."""

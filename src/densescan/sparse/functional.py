@@ -1,8 +1,8 @@
 """Sparse convolution and the passage between points and voxels, as differentiable functions.
 
-Plain PyTorch: gather rows, multiply, sum bags of rows; on CPU and on CUDA, in any floating-point type. Results are
-bit-identical from run to run: no sum depends on the order in which threads arrive. Where `backends` has kernels for the
-device, they compute instead.
+Plain PyTorch, see `convolve`; on CPU and on CUDA, in any floating-point type. Results are bit-identical from run to
+run: no sum depends on the order in which threads arrive. Where `backends` has kernels for the device, they compute
+instead.
 """
 
 from collections.abc import Iterator
@@ -15,95 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densescan.sparse.backends import backend_of
-from densescan.sparse.chunks import Batch, Chunk
+from densescan.sparse.convolve import convolve
 from densescan.sparse.epilogue import Epilogue, RowProduct
+from densescan.sparse.int8 import Int8Kernel
 from densescan.sparse.kernel_map import KernelMap
 from densescan.sparse.matmul import ROWS_AT_ONCE, batch_limit, matmul, repeating_size, row_blocks
 from densescan.sparse.rows import RowScale
-from densescan.sparse.scratch import Scratch
 from densescan.sparse.tensor import PointMap
-
-_FETCHED, _PRODUCTS = Scratch(), Scratch()
-
-
-def _convolve(
-    feats: Tensor,
-    kernel: Tensor,
-    kernel_map: KernelMap,
-    epilogue: Epilogue | None = None,
-    out: Tensor | None = None,
-) -> Tensor:
-    """out[o] = sum_k feats[i] @ kernel[k] over the pairs (i, o) of each offset; sums are kept in float32 or wider.
-
-    out: where the result is written.
-    """
-    copies, (c_in, c_out) = feats.shape[1:-1], kernel.shape[1:]
-    n_copies, flat = copies.numel(), feats.flatten(1)
-    out = feats.new_empty(kernel_map.n_out, *copies, c_out) if out is None else out
-    chunks = kernel_map.chunks(feats.dtype)
-    if not chunks:
-        return out.zero_()
-    limit = batch_limit(feats.dtype, n_copies * c_in * c_out)
-    batches = [chunk.batches(limit) for chunk in chunks]
-    most = max((batch.n_products for of_chunk in batches for batch in of_chunk), default=0)
-    fetched = _FETCHED.like(feats, most, n_copies * c_in)
-    products = _PRODUCTS.like(feats, max(chunk.n_products for chunk in chunks), n_copies * c_out)
-    if epilogue is not None:
-        most_rows = max(chunk.last - chunk.first for chunk in chunks)
-        epilogue = epilogue.repeated(torch.Size((most_rows, *copies, c_out)))
-    for chunk, of_chunk in zip(chunks, batches, strict=True):
-        _multiply(flat, kernel, chunk, of_chunk, fetched, products)
-        sums, ends = _sum_bags(chunk, products).unflatten(1, (*copies, -1)), slice(chunk.first, chunk.last)
-        if epilogue is None:
-            out[ends] = sums
-        else:
-            epilogue(sums, ends, out[ends])
-    return out
-
-
-def _multiply(
-    feats: Float[Tensor, "V_in GC_in"],
-    kernel: Float[Tensor, "K C_in C_out"],
-    chunk: Chunk,
-    batches: list[Batch],
-    fetched: Float[Tensor, "L GC_in"],
-    products: Float[Tensor, "P GC_out"],
-) -> None:
-    """The products of a chunk. batches: its own. fetched: room for the rows of one of them."""
-    _, c_in, c_out = kernel.shape
-    if chunk.same is not None:
-        same = feats[chunk.first : chunk.last].view(-1, c_in), products[: chunk.n_same].view(-1, c_out)
-        centre = kernel[chunk.same]
-        for where in row_blocks(len(same[0])):
-            matmul(same[0][where], centre, out=same[1][where])
-    sizes = [batch.n_products for batch in batches]
-    blocks = products[chunk.n_same : chunk.n_products].split(sizes)
-    for batch, in_rows, block in zip(batches, chunk.in_rows.split(sizes), blocks, strict=True):
-        rows = torch.index_select(feats, 0, in_rows, out=fetched[: len(in_rows)])
-        _multiply_batch(rows.view(-1, c_in), kernel, batch, block.view(-1, c_out))
-
-
-def _multiply_batch(
-    rows: Float[Tensor, "N C_in"],
-    kernel: Float[Tensor, "K C_in C_out"],
-    batch: Batch,
-    out: Float[Tensor, "N C_out"],
-) -> None:
-    if batch.n_offsets == 1:
-        matmul(rows, kernel[batch.offset], out=out)
-    else:
-        shape = (batch.n_offsets, -1)
-        matmul(rows.unflatten(0, shape), kernel[batch.offsets], out=out.unflatten(0, shape))
-
-
-def _sum_bags(chunk: Chunk, products: Float[Tensor, "P C"]) -> Float[Tensor, "R C"]:
-    """The output rows of a chunk; they may be written over the products."""
-    if chunk.few_sums is None:
-        return F.embedding_bag(chunk.bags, products[: chunk.n_products], chunk.bag_starts, mode="sum")
-    rows, bags, starts = chunk.few_sums
-    if len(rows):
-        products.index_copy_(0, rows, F.embedding_bag(bags, products[: chunk.n_products], starts, mode="sum"))
-    return products[: chunk.n_same]
 
 
 def _kernel_gradient(feats: Tensor, grad_out: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -143,7 +61,7 @@ class _SparseConv(torch.autograd.Function):
         reduced = kernel.to(feats.dtype)
         ctx.save_for_backward(feats, reduced)
         ctx.kernel_map, ctx.kernel_dtype = kernel_map, kernel.dtype
-        return _convolve(feats, reduced, kernel_map)
+        return convolve(feats, reduced, kernel_map)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -160,8 +78,8 @@ class _SparseConv(torch.autograd.Function):
 def _adjoint(grad_out: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     """The gradient of the features. kernel: with its channels exchanged."""
     if kernel_map.symmetric:  # the same chunks, looked at from the other end
-        return _convolve(grad_out, kernel.flip(0), kernel_map)
-    return _convolve(grad_out, kernel, kernel_map.transposed)
+        return convolve(grad_out, kernel.flip(0), kernel_map)
+    return convolve(grad_out, kernel, kernel_map.transposed)
 
 
 def sparse_conv(
@@ -192,7 +110,7 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def finished_conv(
     feats: Float[Tensor, "V_in *G C_in"],
-    kernel: Float[Tensor, "K C_in C_out"],
+    kernel: Float[Tensor, "K C_in C_out"] | Int8Kernel,
     kernel_map: KernelMap,
     epilogue: Epilogue,
     scale: RowScale | None = None,
@@ -203,22 +121,23 @@ def finished_conv(
 
     Several copies G of the features share every row list and every look at the kernel. beside: features of the same
     rows, whose channels follow those of the result. product: is added to the sums; neither with a scale nor with more
-    of an epilogue than shift and ReLU.
+    of an epilogue than shift and ReLU. A kernel of 8 bits is multiplied with rows rounded to as many, on processors.
     """
     if backend_of(feats) == "triton":
+        assert isinstance(kernel, Tensor)
         from densescan.sparse.backends import triton
 
         return triton.fused_conv(feats, kernel, kernel_map, epilogue, scale, beside, product)
     if product is not None:
         added = pointwise_conv(product.feats, product.kernel, Epilogue())
         epilogue = replace(epilogue, residual=added, spent=True)
-    c_out = kernel.shape[2]
+    c_out = kernel.shape[-1]
     if epilogue.residual is not None and epilogue.spent and beside is None:
         out = epilogue.residual
     else:
         c_beside = 0 if beside is None else beside.shape[-1]
         out = feats.new_empty(kernel_map.n_out, *feats.shape[1:-1], c_out + c_beside)
-    _convolve(
+    convolve(
         feats if scale is None else scale.in_blocks(feats), kernel, kernel_map, epilogue, out[..., :c_out]
     )
     if beside is not None:

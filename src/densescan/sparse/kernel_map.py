@@ -49,13 +49,17 @@ class KernelMap:
     def _transposed(self) -> "KernelMap":
         return KernelMap(tuple(p and (p[1], p[0]) for p in self.pairs), n_in=self.n_out, n_out=self.n_in)
 
+    @property
+    def n_pairs(self) -> int:
+        """Of all offsets."""
+        return sum(self.n_in if pair is None else len(pair[0]) for pair in self.pairs)
+
     def chunks(self, dtype: torch.dtype) -> tuple[Chunk, ...]:
         """The same pairs in the order in which processors take them; cut once for each number of chunks.
 
         dtype: of the numbers that are multiplied.
         """
-        n_pairs = sum(self.n_in if pair is None else len(pair[0]) for pair in self.pairs)
-        n_chunks = -(-n_pairs // pairs_at_once(dtype))
+        n_chunks = -(-self.n_pairs // pairs_at_once(dtype))
         if n_chunks not in self._cuts:
             device = next((pair[0].device for pair in self.pairs if pair is not None), None)
             every = torch.arange(self.n_in, device=device)

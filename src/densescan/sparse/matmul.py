@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densescan.sparse import onednn
+from densescan.sparse.scratch import Scratch
 
 ROWS_AT_ONCE = 8_192  # of one matrix product, at most
 FINEST_STEP = 32  # rows of a matrix product are a multiple of this
@@ -16,6 +17,8 @@ _HALVINGS_ON_GPU = 2  # four sizes an octave: the rows added take less time than
 _WORTH = 1 << 20  # multiplications of a float32 product from which on oneDNN's longer start is made good
 # Multiplications of one of a batch of products up to which a batch is faster than one product after the other.
 _BATCHED_REDUCED, _BATCHED_FLOAT32 = 1 << 26, 1 << 23
+
+_SUMS, _INT32 = Scratch(), torch.empty(0, dtype=torch.int32)
 
 # oneDNN compiles a product for each shape and keeps 1,024 of them unless told otherwise, fewer than a network needs for
 # its layers, forward and backward. It looks when it compiles the first one.
@@ -25,14 +28,22 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 def matmul(
     a: Float[Tensor, "*B N C"], b: Float[Tensor, "*B C D"], out: Float[Tensor, "*B N D"] | None = None
 ) -> Float[Tensor, "*B N D"]:
-    """a @ b, or a batch of such products, into `out` where there is one. Not differentiable."""
+    """a @ b, or a batch of such products, into `out` where there is one. Not differentiable.
+
+    Whole numbers of 8 bits: without batches, into an `out` of floating-point numbers; sums are exact before that.
+    """
     onednn.THREADS.enter()
+    if a.dtype == torch.int8 and out is not None:
+        sums = _SUMS.like(_INT32, *out.shape)
+        return out.copy_(torch._int_mm(a, b, out=sums))
     worth = a.dtype == torch.float32 and a.device.type == "cpu" and a.numel() * b.shape[-1] >= _WORTH
     return onednn.matmul(a, b, out) if worth and onednn.AVAILABLE else onednn.multiply(a, b, out)
 
 
 def batch_limit(dtype: torch.dtype, n_weights: int) -> int:
     """Up to how many rows for each matrix of so many weights one batch of products is faster than one by one."""
+    if dtype == torch.int8:
+        return 0
     if dtype.itemsize == 2:
         return _BATCHED_REDUCED // n_weights
     return (_BATCHED_FLOAT32 if onednn.permission_is_harmless() else _WORTH) // n_weights
