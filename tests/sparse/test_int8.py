@@ -7,7 +7,7 @@ from densescan.sparse import chunks
 from densescan.sparse.convolve import convolve
 from densescan.sparse.epilogue import Epilogue
 from densescan.sparse.functional import finished_conv, sparse_conv
-from densescan.sparse.int8 import Int8Kernel, multiplies_int8, rounded_rows, worth
+from densescan.sparse.int8 import Int8Kernel, _products_are_exact, multiplies_int8, rounded_rows, worth
 from densescan.sparse.matmul import matmul
 from densescan.sparse.rows import RowScale
 
@@ -48,6 +48,22 @@ def meant(feats):
 
 def test_no_gpu_multiplies_them():
     assert not multiplies_int8(torch.device("cuda"))
+
+
+def test_a_processor_whose_sums_overflow_is_not_taken(monkeypatch):
+    """AVX2 multiplies numbers without a sign by others, and adds pairs of products in 16 bits."""
+
+    def overflowing(a, b):
+        pairs = ((a.int() + 128)[:, :, None] * b.int()).unflatten(1, (-1, 2)).sum(2)
+        return pairs.clamp(-(2**15), 2**15 - 1).sum(1) - 128 * b.int().sum(0)
+
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    monkeypatch.setattr(torch, "_int_mm", overflowing)
+    _products_are_exact.cache_clear()
+    try:
+        assert not multiplies_int8(CPU)
+    finally:
+        _products_are_exact.cache_clear()
 
 
 @every_type

@@ -7,6 +7,7 @@ gives it, and those far below the greatest fewer still.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int8
@@ -23,7 +24,16 @@ _BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
 def multiplies_int8(device: torch.device) -> bool:
     """Whether the hardware multiplies whole numbers of 8 bits faster than others; on a GPU nothing here does."""
-    return device.type == "cpu" and (torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported())
+    fast = device.type == "cpu" and (torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported())
+    return fast and _products_are_exact()
+
+
+@cache
+def _products_are_exact() -> bool:
+    """Whether the largest sums fit. Without units for these products oneDNN adds 128 to one side, which has no sign
+    then, and adds pairs of products in 16 bits, where they are cut off without a word."""
+    a, b = (torch.full(shape, LARGEST, dtype=torch.int8) for shape in ((64, 256), (256, 64)))
+    return bool((torch._int_mm(a, b) == 256 * LARGEST**2).all())
 
 
 def worth(kernel_map: KernelMap) -> bool:
