@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from densescan.sparse.chunks import Batch, Chunk
@@ -59,11 +59,11 @@ def convolve(
 
 
 def _multiply(
-    feats: Float[Tensor, "V_in GC_in"] | Int8[Tensor, "V_in GC_in"],
-    kernel: Float[Tensor, "K C_in C_out"] | Int8[Tensor, "K C_in C_out"],
+    feats: Real[Tensor, "V_in GC_in"],
+    kernel: Real[Tensor, "K C_in C_out"],
     chunk: Chunk,
     batches: list[Batch],
-    fetched: Float[Tensor, "L GC_in"] | Int8[Tensor, "L GC_in"],
+    fetched: Real[Tensor, "L GC_in"],
     products: Float[Tensor, "P GC_out"],
 ) -> None:
     """The products of a chunk. batches: its own. fetched: room for the rows of one of them."""
@@ -81,8 +81,8 @@ def _multiply(
 
 
 def _multiply_batch(
-    rows: Float[Tensor, "N C_in"] | Int8[Tensor, "N C_in"],
-    kernel: Float[Tensor, "K C_in C_out"] | Int8[Tensor, "K C_in C_out"],
+    rows: Real[Tensor, "N C_in"],
+    kernel: Real[Tensor, "K C_in C_out"],
     batch: Batch,
     out: Float[Tensor, "N C_out"],
 ) -> None:
